@@ -1,0 +1,35 @@
+# `make demo` and `make test` do all the set-up: a virtual environment here, the install, the job.
+# They need Python 3.10 or later (3.11 is the tested one) and its venv module.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint clean
+
+help: ## what there is to make
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup: $(READY) ## the virtual environment with sglc and its tools in it
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## compile and run a program on a small model (fetches it the first time)
+	@$(BIN)/sglc demo
+
+test: $(READY) ## the tests
+	$(BIN)/python -m pytest -q
+
+test-slow: $(READY) ## all tests that need no GPU, with the full numbers of examples
+	$(BIN)/python -m pytest -q -m 'not gpu' --hypothesis-profile slow
+
+lint: $(READY) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean: ## remove the virtual environment and what tools left behind
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

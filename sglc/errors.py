@@ -1,0 +1,151 @@
+"""Diagnostics: every error and remark a user can see, with a code, a place, a reason and a way out.
+
+This module knows no other part of sglc; every part may import it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# code -> one-line title.  Families: 0xx language use, 1xx tracing, 2xx IR, 3xx tokens and
+# templates, 4xx remarks on missed optimisations, 5xx run time.
+CODES: dict[str, str] = {
+    "SGLC001": "a program was called with the wrong arguments",
+    "SGLC002": "this value cannot be appended to a prompt",
+    "SGLC003": "a variable was read that no part of the program produces",
+    "SGLC004": "a generation parameter is out of range",
+    "SGLC005": "choices must be a non-empty list of non-empty, distinct strings",
+    "SGLC006": "the regular expression is not usable as a constraint",
+    "SGLC007": "chat roles are opened and closed out of order",
+    "SGLC008": "this feature is not supported",
+    "SGLC009": "the program definition is not usable",
+    "SGLC010": "no backend can run the program",
+    "SGLC011": "the schema or grammar cannot be enforced",
+    "SGLC110": "the program needs a value while it is being traced",
+    "SGLC111": "the tracer cannot follow this construct",
+    "SGLC112": "a call of unknown purity is in the program",
+    "SGLC113": "an object from outside the program is modified",
+    "SGLC114": "the program's source is not available",
+    "SGLC115": "too many variants of one program were compiled",
+    "SGLC120": "the program has more paths than the tracer explores",
+    "SGLC201": "the IR is malformed",
+    "SGLC202": "the IR text cannot be parsed",
+    "SGLC203": "a pass broke the IR",
+    "SGLC301": "program text looks like a control token and is treated as plain text",
+    "SGLC310": "the chat template does not render turns in a stable way",
+    "SGLC311": "the chat template is unknown or does not render",
+    "SGLC320": "the tokenizer cannot be read",
+    "SGLC330": "choices collide after tokenization",
+    "SGLC501": "the prompt does not fit the model's context",
+    "SGLC502": "the prompt does not fit the KV pool",
+    "SGLC503": "the engine stopped",
+    "SGLC504": "the model cannot be loaded",
+    "SGLC505": "the constraint cannot be satisfied by this tokenizer",
+    "SGLC506": "the run was cancelled",
+    "SGLC507": "the request to the engine is malformed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A position in a user's source file (1-based line and column)."""
+
+    file: str
+    line: int
+    col: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.col}"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One message for a user: what happened, where, why, what it means, and how to fix it."""
+
+    code: str
+    what: str
+    place: Place | None = None
+    why: str = ""
+    effect: str = ""
+    fixes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"SGLC\d{3}", self.code) or self.code not in CODES:
+            raise ValueError(f"unknown diagnostic code {self.code!r}")
+
+    def __str__(self) -> str:
+        lines = [f"{self.code} {self.what}"]
+        if self.place is not None:
+            lines.append(f"  --> {self.place}")
+        if self.why:
+            lines.append(f"  Why: {self.why}")
+        if self.effect:
+            lines.append(f"  Effect: {self.effect}")
+        lines.extend(f"  Fix {i}: {fix}" for i, fix in enumerate(self.fixes, 1))
+        return "\n".join(lines)
+
+
+class SglcError(Exception):
+    """The base of every error sglc raises on purpose; `.diagnostic` holds the parts."""
+
+    def __init__(self, code: str, what: str, *, place: Place | None = None, why: str = "",
+                 effect: str = "", fixes: tuple[str, ...] | list[str] = ()) -> None:
+        self.diagnostic = Diagnostic(code, what, place, why, effect, tuple(fixes))
+        super().__init__(str(self.diagnostic))
+
+    @property
+    def code(self) -> str:
+        return self.diagnostic.code
+
+    def __str__(self) -> str:
+        return str(self.diagnostic)
+
+
+class LanguageError(SglcError, ValueError):
+    """The program uses the language wrongly (a bad argument, a value that is no prompt part)."""
+
+
+class ArgumentError(SglcError, TypeError):
+    """A program was called with arguments it does not take."""
+
+
+class UnknownVariable(SglcError, KeyError):
+    """A variable was read that the program never produces."""
+
+
+class TraceError(SglcError):
+    """The tracer cannot capture the program (with `fullgraph=True`, or a broken trace)."""
+
+
+class IRError(SglcError):
+    """The IR is malformed: it does not verify, or its text does not parse."""
+
+
+class TokenError(SglcError, ValueError):
+    """A tokenizer or a chat template is unusable."""
+
+
+class GrammarError(SglcError, ValueError):
+    """A regex, schema or grammar cannot be compiled or enforced."""
+
+
+class EngineError(SglcError, RuntimeError):
+    """A request or the engine failed at run time."""
+
+
+class ModelError(SglcError, RuntimeError):
+    """A model cannot be found or loaded."""
+
+
+class Cancelled(EngineError):
+    """The request was cancelled before it finished."""
+
+
+class SglcWarning(UserWarning):
+    """A remark that does not stop the program; `.diagnostic` holds the parts."""
+
+    def __init__(self, code: str, what: str, *, place: Place | None = None, why: str = "",
+                 effect: str = "", fixes: tuple[str, ...] | list[str] = ()) -> None:
+        self.diagnostic = Diagnostic(code, what, place, why, effect, tuple(fixes))
+        super().__init__(str(self.diagnostic))

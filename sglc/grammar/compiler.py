@@ -1,0 +1,111 @@
+"""`compile`: a regex, choices, a dtype, a JSON schema or a grammar -> Constraint.
+
+Regular constraints get their own automaton; what is not regular, or too large for one, goes to
+llguidance behind the same protocol.  Which of the two is decided by counts alone, so the same
+constraint always takes the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sglc.errors import GrammarError
+from sglc.grammar import llguidance_backend
+from sglc.grammar.automaton import Automaton
+from sglc.grammar.constraint import Constraint
+from sglc.grammar.dtypes import dtype_regex
+from sglc.grammar.fsm import FsmConstraint
+from sglc.grammar.nfa import Limits, TooLarge
+from sglc.grammar.regex_parser import parse_regex
+from sglc.grammar.render import has_anchor, to_regex
+from sglc.grammar.schema import schema_text
+from sglc.grammar.syntax import Node, canonical, words
+from sglc.grammar.token_index import TokenIndex
+from sglc.tokens.tokenizer import Tokenizer
+
+_SHOWN = 80  # characters of a pattern in a message
+
+
+def compile(*, regex: str | None = None, choices: Iterable[str] | None = None,
+            json_schema: Any = None, grammar: str | None = None, dtype: type | str | None = None,
+            tokenizer: Tokenizer, limits: Limits | None = None) -> Constraint:
+    """The constraint to exactly the texts that one of these describes:
+
+    `regex`: those that Python's `re.fullmatch` accepts; `choices`: one of these strings;
+    `dtype`: `int`, `float`, `bool` or `str`; `json_schema`: JSON of a schema (text, dict or
+    pydantic model), separated by ", " and ": "; `grammar`: a Lark grammar with the rule `start`,
+    or an EBNF one with `root ::= ...`.
+
+    Compiled constraints are kept with the tokenizer.  Raises GrammarError: SGLC006 for a bad
+    regex, SGLC005 for bad choices, SGLC011 for a schema or grammar that cannot be enforced,
+    SGLC505 where the tokenizer can write none of the texts.
+    """
+    given = {"regex": regex, "choices": choices, "json_schema": json_schema, "grammar": grammar,
+             "dtype": dtype}
+    kinds = [name for name, value in given.items() if value is not None]
+    if len(kinds) != 1:
+        raise GrammarError("SGLC004", "a constraint needs exactly one of " + ", ".join(given)
+                           + f", not {' and '.join(kinds) or 'none'}")
+    limits = limits or Limits()
+    index = TokenIndex.of(tokenizer)
+    if dtype is not None:
+        regex = dtype_regex(dtype)
+    if json_schema is not None:
+        text = schema_text(json_schema)
+        return index.constraints.get(
+            ("json_schema", text), lambda: llguidance_backend.from_schema(text, tokenizer))
+    if grammar is not None:
+        return index.constraints.get(
+            ("grammar", grammar), lambda: llguidance_backend.from_grammar(grammar, tokenizer))
+    key: tuple[Any, ...]
+    parse: Callable[[], Node]
+    if choices is not None:
+        strings = _checked_choices(choices)
+        key, source = ("choices", strings, limits), f"{len(strings)} choices"
+
+        def parse() -> Node:
+            return words(strings)
+    else:
+        pattern = regex
+        key, source = ("regex", pattern, limits), f"the regex {_short(pattern)}"
+
+        def parse() -> Node:
+            return parse_regex(pattern)
+
+    def make() -> Constraint:
+        node = parse()
+        return index.constraints.get(("tree", canonical(node), limits),
+                                     lambda: _regular(node, tokenizer, index, limits, source))
+
+    return index.constraints.get(key, make)
+
+
+def _regular(node: Node, tokenizer: Tokenizer, index: TokenIndex, limits: Limits,
+             source: str) -> Constraint:
+    try:
+        automaton = Automaton(node, limits)
+    except TooLarge as large:
+        if has_anchor(node):
+            raise GrammarError("SGLC006", f"{source} is too large", why=str(large),
+                               fixes=("lower its repeat counts", "leave out inner anchors"),
+                               ) from large
+        return llguidance_backend.from_regex(to_regex(node), tokenizer, f"{source}: {large}")
+    return FsmConstraint(automaton, index, source)
+
+
+def _checked_choices(choices: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(choices, str):
+        raise GrammarError("SGLC005", "choices must be a list of strings, not one string")
+    strings = tuple(choices)
+    if not strings or not all(isinstance(c, str) and c for c in strings):
+        raise GrammarError("SGLC005", "choices must be a non-empty list of non-empty strings")
+    if len(set(strings)) != len(strings):
+        twice = next(c for i, c in enumerate(strings) if c in strings[:i])
+        raise GrammarError("SGLC005", f"the choice {_short(twice)} comes up twice")
+    return strings
+
+
+def _short(text: object) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."

@@ -1,0 +1,118 @@
+"""Every operation of the three dialects: signature, attributes, traits.
+
+A table rather than classes: the verifier, the builder, the passes and the documentation read it.
+Effects: "none" (pure: equal ops may be merged, unused ones removed), "sample" (a model call whose
+result depends on its `path`), "observe" (makes a value visible to the caller), "host" (calls the
+user's Python), "end" (a terminator), "mark" (no value; bookkeeping for the runtime).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Effect = Literal["none", "sample", "observe", "host", "end", "mark"]
+
+
+@dataclass(frozen=True, slots=True)
+class OpDef:
+    """What an op looks like.
+
+    operands: type-class names; a trailing "*" means any number of that class ("prompt" accepts
+        !prompt or !kv, "text" accepts !text or !choice, "value" accepts anything).
+    results: the same, for results; "*" as above.
+    attrs: required attributes; optional: attributes that may be there.
+    regions: how many ("*": one or more).
+    """
+
+    name: str
+    operands: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+    attrs: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    effect: Effect = "none"
+    regions: int | str = 0
+    doc: str = field(default="", compare=False)
+
+    @property
+    def pure(self) -> bool:
+        return self.effect == "none"
+
+
+SAMPLING_ATTRS = (
+    "max_tokens", "min_tokens", "stop", "stop_regex", "stop_token_ids", "temperature", "top_p",
+    "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty",
+    "ignore_eos", "no_stop_trim", "regex", "dtype", "json_schema", "ebnf", "n", "seed",
+    "return_logprob", "logprob_start_len", "top_logprobs_num", "return_text_in_logprobs",
+    "skip_special_tokens", "spaces_between_special_tokens",
+)
+"""Only those that the program gives are present: the rest come from the run's defaults."""
+
+_DEFS = [
+    # --- prompt: model-free ---------------------------------------------------------------
+    OpDef("prompt.root", (), ("prompt",), (), ("template",), doc="The empty prompt."),
+    OpDef("prompt.append", ("prompt", "text"), ("prompt",), doc="Add text to the last run."),
+    OpDef("prompt.special", ("prompt",), ("prompt",), ("token",), doc="Add one control token."),
+    OpDef("prompt.role_begin", ("prompt",), ("prompt",), ("role",), ("history",),
+          doc="Open a chat message; `history`: the roles of the messages before it."),
+    OpDef("prompt.role_end", ("prompt",), ("prompt",), ("role",), ("history",),
+          doc="Close a chat message."),
+    OpDef("prompt.gen", ("prompt",), ("prompt", "value", "meta"), ("path",),
+          ("name", *SAMPLING_ATTRS), effect="sample", doc="Generate; prompt, text, meta."),
+    OpDef("prompt.select", ("prompt", "text*"), ("prompt", "text", "scores"), ("path",),
+          ("name", "method"), effect="sample", doc="Choose; prompt, the choice, scores."),
+    OpDef("prompt.fork", ("prompt",), ("prompt*",), ("size",),
+          doc="Copies of a prompt; removed by functionalize."),
+    OpDef("prompt.join", ("prompt", "prompt", "prompt*"), ("prompt",), ("mode",),
+          doc="parent, fork point, children; removed by functionalize."),
+    OpDef("prompt.concat", ("prompt", "prompt", "prompt"), ("prompt",),
+          doc="parent, child, base: the parent with what the child added after base."),
+    OpDef("prompt.text", ("prompt",), ("text",), doc="The prompt's whole text."),
+    OpDef("prompt.span", ("prompt", "prompt"), ("text",), doc="begin, end: the text between."),
+    OpDef("prompt.format", ("value*",), ("text",), ("parts",),
+          doc="An f-string: parts are texts and (index, conversion, spec) triples."),
+    OpDef("prompt.compute", ("value*",), ("value",), ("fn",),
+          doc="A pure Python operation on values, by its name in ir/compute.py."),
+    OpDef("prompt.list", ("value*",), ("value",), doc="A list of values."),
+    OpDef("prompt.bind", ("value",), (), ("name",), effect="observe",
+          doc="Make a variable observable: state[name]."),
+    OpDef("prompt.meta", ("value",), (), ("name",), effect="observe",
+          doc="Make a gen's meta or a select's scores observable: state.get_meta_info(name)."),
+    OpDef("prompt.message", ("prompt", "prompt"), (), ("role",), effect="observe",
+          doc="begin, end: a chat message of state.messages()."),
+    OpDef("prompt.host", ("value*",), ("value*",), ("fn",), ("pure", "latency", "kwargs"),
+          effect="host", doc="Call the user's Python, in program order, once per instance."),
+    OpDef("prompt.if", ("value", "value*"), ("value*",), (), (), regions=2, effect="sample",
+          doc="Two regions, then and else, each ending in prompt.yield."),
+    OpDef("prompt.switch", ("value", "value*"), ("value*",), (), (), regions="*",
+          effect="sample", doc="One region a case, by label; each ends in prompt.yield."),
+    OpDef("prompt.yield", ("value*",), (), effect="end", doc="The results of a region."),
+    OpDef("prompt.return", ("prompt", "value*"), (), effect="end",
+          doc="The final prompt, and the body's return value if there is one."),
+    # --- kv: bound to a tokenizer ---------------------------------------------------------
+    OpDef("kv.root", (), ("kv",), doc="The empty sequence (BOS if the tokenizer adds it)."),
+    OpDef("kv.ids", (), ("ids",), ("text", "ids", "held"), ("after",),
+          doc="Constant text after a border: stable ids, and the text held back."),
+    OpDef("kv.encode", ("kv", "text"), ("ids",), doc="Run-time text, encoded in its context."),
+    OpDef("kv.extend", ("kv", "ids"), ("kv",), doc="Add encoded text."),
+    OpDef("kv.special", ("kv",), ("kv",), ("token", "id"), doc="Add one control token."),
+    OpDef("kv.concat", ("kv", "kv", "kv"), ("kv",), doc="As prompt.concat."),
+    OpDef("kv.decode", ("kv",), ("kv", "value", "meta"), ("path",), ("name", *SAMPLING_ATTRS),
+          effect="sample", doc="Generate tokens."),
+    OpDef("kv.score", ("kv", "text*"), ("kv", "text", "scores"), ("path",), ("name", "method"),
+          effect="sample", doc="Score choices as a trie and keep the winner."),
+    OpDef("kv.release", ("kv",), (), (), (), effect="mark",
+          doc="The last use of this sequence is above: its KV may go."),
+    OpDef("kv.pin", ("kv",), (), (), ("uses",), effect="mark",
+          doc="The KV of this sequence is needed `uses` times more: prefill it first."),
+    # --- plan: bound to a batch -----------------------------------------------------------
+    OpDef("plan.group", (), ("value*",), ("rows",), ("order", "shared_tokens", "shared"), regions=1,
+          effect="host", doc="Instances that are issued together; `shared`: ids all rows share."),
+    OpDef("plan.issue", (), ("value*",), ("rank",), ("bound",), regions=1, effect="sample",
+          doc="One model call with its rank in the soft order and a bound on its KV tokens."),
+    OpDef("plan.await", ("value",), (), effect="host",
+          doc="Later host work waits for this value."),
+    OpDef("plan.yield", ("value*",), (), effect="end", doc="The results of a plan region."),
+]
+
+OPS: dict[str, OpDef] = {d.name: d for d in _DEFS}

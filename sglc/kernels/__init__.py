@@ -1,0 +1,1 @@
+"""One file an operation: the torch reference, and faster forms; `registry` chooses."""

@@ -1,0 +1,11 @@
+"""Root-mean-square normalisation (Zhang and Sennrich, 2019)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def rms_norm_torch(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension; float32 (T, H) in and out."""
+    return torch.nn.functional.rms_norm(x, (x.shape[-1],), weight, eps)

@@ -1,0 +1,169 @@
+"""The state of a compiled run: the same reading side over a plan instance."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from sglc.lang.cells import Cell, Sink
+from sglc.lang.eager import EagerState
+from sglc.lang.expressions import RoleTracker
+from sglc.lang.state import ProgramState, unknown_variable
+from sglc.lang.strand import Run, Strand
+from sglc.runtime.executor import Instance, Job, TextStream
+
+
+class CompiledState(ProgramState):
+    """What `run` gives back in compiled mode.  Appending to it continues eagerly."""
+
+    __slots__ = ("_instance", "_later", "_names", "_sinks")
+
+    def __init__(self, instance: Instance, names: tuple[Any, ...],
+                 sinks: dict[Any, Sink] | None = None) -> None:
+        self._instance = instance
+        self._names = names
+        self._sinks = sinks  # when streaming
+        self._later: EagerState | None = None
+
+    @property
+    def seed(self) -> int:  # type: ignore[override]
+        return self._instance.job.seed
+
+    @property
+    def ret_value(self) -> Any:  # type: ignore[override]
+        """What the body returned (waits for the end)."""
+        self._instance.wait()
+        result = self._instance.result
+        assert result is not None
+        return result[1] if len(result) > 1 else None
+
+    # -- reading --------------------------------------------------------------------------
+    def get_var(self, name: str | None, timeout: float | None = None) -> Any:
+        if self._later is not None:
+            return self._later.get_var(name, timeout)
+        try:
+            return self._instance.wait_variable(name, timeout)
+        except KeyError:
+            if self._instance.error is not None:
+                raise self._instance.error from None
+            raise unknown_variable(name, list(self._instance.values)) from None
+
+    def get_meta_info(self, name: str | None, timeout: float | None = None) -> Any:
+        if self._later is not None:
+            return self._later.get_meta_info(name, timeout)
+        try:
+            self._instance.wait_variable(name, timeout)
+        except KeyError:
+            return None
+        return self._instance.metas.get(name)
+
+    def text(self) -> str:
+        if self._later is not None:
+            return self._later.text()
+        self._instance.wait()
+        return self._instance.result[0].text()  # type: ignore[index,no-any-return]
+
+    def token_ids(self) -> list[int]:
+        if self._later is not None:
+            return self._later.token_ids()
+        self._instance.wait()
+        return self._instance.result[0].token_ids().tolist()  # type: ignore[index,no-any-return]
+
+    def messages(self) -> list[dict[str, str]]:
+        if self._later is not None:
+            return self._later.messages()
+        self._instance.wait()
+        return [dict(m) for _, m in sorted(self._instance.messages, key=lambda x: x[0])]
+
+    def sync(self) -> None:
+        if self._later is not None:
+            self._later.sync()
+        else:
+            self._instance.wait()
+
+    def error(self) -> BaseException | None:
+        if self._later is not None:
+            return self._later.error()
+        try:
+            self._instance.wait()
+        except Exception as e:
+            return e
+        return None
+
+    def variable_names(self) -> list[Any]:
+        if self._later is not None:
+            return self._later.variable_names()
+        if self._instance.ended:
+            return [n for n in self._names if n in self._instance.values]
+        return list(self._names)
+
+    def text_iter(self, var_name: str | None = None) -> Iterator[str]:
+        if self._later is not None:
+            yield from self._later.text_iter(var_name)
+        elif self._sinks is None:
+            value = self.text() if var_name is None else self.get_var(var_name)
+            yield value if isinstance(value, str) else str(value)
+        elif var_name is None:
+            yield from self._sinks[TextStream.ROOT]
+        elif var_name not in self._sinks:
+            raise unknown_variable(var_name, list(self._names))
+        else:
+            sent = 0
+            for piece in self._sinks[var_name]:
+                sent += len(piece)
+                yield piece
+            rest = str(self.get_var(var_name))[sent:]
+            if rest:
+                yield rest
+
+    # -- going on -------------------------------------------------------------------------
+    def _continue(self) -> EagerState:
+        """An eager state that goes on where this run ended."""
+        if self._later is None:
+            instance = self._instance
+            instance.wait()
+            job = instance.job
+            assert instance.result is not None
+            run = Run(job.target, job.options, job.seed, instance.row)
+            strand = Strand(run, instance.result[0])
+            strand.messages = self.messages()
+            later = EagerState(run, (-1,), strand,
+                               roles=RoleTracker(tuple(m["role"] for m in strand.messages)))
+            for name, value in instance.values.items():
+                cell = Cell(run.condition)
+                cell.set(value, instance.metas.get(name))
+                later._cells[name] = cell
+            later.ret_value = self.ret_value
+            self._later = later
+        return self._later
+
+    def __iadd__(self, other: Any) -> CompiledState:
+        later = self._continue()
+        later += other
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("fork", "copy", "user", "assistant", "system", "set_var", "var_scope",
+                    "append"):
+            return getattr(self._continue(), name)
+        raise AttributeError(name)
+
+    def __setitem__(self, name: str | None, value: Any) -> None:
+        self._continue().set_var(name, value)
+
+
+def open_stream(job: Job, names: tuple[Any, ...], condition: threading.Condition) -> tuple[
+        TextStream, dict[Any, Sink]]:
+    """A text stream for an instance, and the sinks that readers iterate over."""
+    sinks = {name: Sink(condition) for name in (TextStream.ROOT, *names)}
+
+    def push(name: Any, piece: str) -> None:
+        if name in sinks:
+            sinks[name].push(piece)
+
+    def close(error: BaseException | None) -> None:
+        for sink in sinks.values():
+            sink.close(error)
+
+    return TextStream(job.code, push, close), sinks

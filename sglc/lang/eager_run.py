@@ -1,0 +1,161 @@
+"""Running program bodies as they are written: the eager interpreter's entry points."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from sglc.config import RunOptions
+from sglc.errors import Cancelled
+from sglc.lang.calling import CallSignature
+from sglc.lang.cells import Sink
+from sglc.lang.eager import EagerState
+from sglc.lang.progress import Progress
+from sglc.lang.strand import Run, Strand
+from sglc.tokens.prompt import Prompt
+
+
+@dataclass(slots=True)
+class Frame:
+    """The program body that runs on this thread: nested calls inherit from it."""
+
+    run: Run
+    path: tuple[int, ...] = ()
+    calls: int = 0
+
+
+FRAME: ContextVar[Frame | None] = ContextVar("sglc_frame", default=None)
+
+
+def cancelled_error() -> Cancelled:
+    return Cancelled("SGLC506", "the run was cancelled before it finished")
+
+
+def start(signature: CallSignature, values: dict[str, Any], target: Any, options: RunOptions,
+          seed: int, *, row: int = 0, stream: bool = False) -> EagerState:
+    """Run the body; the state comes back while its gens may still run.
+
+    With `stream` the body runs on a thread of its own.  Raises what the body raises, unless
+    streaming (then the first read raises it).
+    """
+    run = Run(target, options, seed, row, streaming=stream)
+    if not stream:
+        state = EagerState(run)
+        execute(signature, state, values)
+        return state
+    run.stream = Sink(run.condition)
+    state = EagerState(run)
+    done = threading.Event()
+
+    def body() -> None:
+        try:
+            execute(signature, state, values)
+        except BaseException as e:
+            state._body_error = e
+        finally:
+            done.set()
+            strand, sink = state._strand, run.stream
+            assert sink is not None
+            if state._body_error is not None:
+                sink.close(state._body_error)
+            else:
+                strand.put(lambda me: sink.close(me.error))
+
+    threading.Thread(target=body, name="sglc-body", daemon=True).start()
+    return state
+
+
+def execute(signature: CallSignature, state: EagerState, values: dict[str, Any],
+            frame: Frame | None = None) -> None:
+    token = FRAME.set(frame or Frame(state._run))
+    try:
+        state.ret_value = signature.call(state, values)
+    except BaseException as e:
+        state._body_error = e
+        raise
+    finally:
+        FRAME.reset(token)
+
+
+def nested(frame: Frame, signature: CallSignature, values: dict[str, Any],
+           options: RunOptions) -> EagerState:
+    """A program called from the body of another: a new prompt, the caller's backend and seed."""
+    path = (*frame.path, frame.calls, -1)
+    frame.calls += 1
+    outer = frame.run
+    run = outer if options is outer.options else Run(
+        outer.target, options, outer.seed, outer.row, outer.space, condition=outer.condition)
+    strand = Strand(run, Prompt.empty(outer.target.tokenizer))
+    state = EagerState(run, path, strand)
+    execute(signature, state, values, Frame(run, path))
+    return state
+
+
+def thread_count(num_threads: int | str, rows: int) -> int:
+    """SGLang's rule for `num_threads="auto"`."""
+    if num_threads == "auto":
+        num_threads = max(96, 16 * (os.cpu_count() or 1))
+    return max(1, min(int(num_threads), rows))
+
+
+def run_batch(signature: CallSignature, rows: list[dict[str, Any]], target: Any,
+              options: RunOptions, seed: int, first_row: int, *, num_threads: int | str = "auto",
+              progress: bool = False, row_numbers: list[int] | None = None) -> list[EagerState]:
+    """Run every row's body on a pool of threads; states in order, errors kept in them."""
+    numbers = row_numbers or range(first_row, first_row + len(rows))
+    states = [EagerState(Run(target, options, seed, n)) for n in numbers]
+    stop = threading.Event()
+
+    def one(i: int) -> None:
+        state = states[i]
+        if stop.is_set():
+            state._body_error = cancelled_error()
+            return
+        try:
+            execute(signature, state, rows[i])
+            state.sync()
+        except BaseException as e:
+            if state._body_error is None and not isinstance(e, Exception):
+                state._body_error = e
+
+    def cancel() -> None:
+        stop.set()
+        error = cancelled_error()
+        for state in states:
+            state._run.cancel(error)
+
+    run_all(one, len(rows), thread_count(num_threads, len(rows)), progress, cancel)
+    return states
+
+
+def run_all(one: Callable[[int], None], n: int, threads: int, progress: bool,
+            cancel: Callable[[], None]) -> None:
+    """`one(i)` for all i on a pool; on Ctrl-C `cancel()` and come back with what is done."""
+    finished = threading.Semaphore(0)
+
+    def work(i: int) -> None:
+        try:
+            one(i)
+        finally:
+            finished.release()
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="sglc-row")
+    bar = Progress(n, progress)
+    try:
+        for i in range(n):
+            pool.submit(work, i)
+        for _ in range(n):
+            finished.acquire()
+            bar.step()
+    except KeyboardInterrupt:
+        cancel()
+        pool.shutdown(wait=False, cancel_futures=True)
+        bar.interrupted()
+    finally:
+        bar.close()
+        pool.shutdown(wait=False)

@@ -1,0 +1,411 @@
+"""What a program writes into a prompt: gens, selects, roles, control tokens, and their sums.
+
+Expressions are plain immutable values.  Who runs them (the eager interpreter, the tracer)
+decides what they do; nothing here knows a model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sglc import config
+from sglc.config import CHOICES_METHODS, GenParams
+from sglc.errors import LanguageError, SglcWarning
+
+
+class Expr:
+    """Something that can be added to a prompt; `+` puts parts after one another."""
+
+    __slots__ = ()
+
+    def __add__(self, other: Any) -> Expr:
+        return concat(self, other)
+
+    def __radd__(self, other: Any) -> Expr:
+        return concat(other, self)
+
+
+@dataclass(frozen=True, slots=True)
+class Concat(Expr):
+    """Parts in order; each a text (or a traced value that stands for one) or an expression."""
+
+    parts: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gen(Expr):
+    """Generate text into variable `name` (None: unnamed)."""
+
+    name: str | None
+    params: GenParams
+
+
+@dataclass(frozen=True, slots=True)
+class Select(Expr):
+    """Pick the most likely of `choices` into variable `name`."""
+
+    name: str | None
+    choices: tuple[Any, ...]
+    method: str = "token_length_normalized"
+
+
+@dataclass(frozen=True, slots=True)
+class RoleBegin(Expr):
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleEnd(Expr):
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialToken(Expr):
+    """One control token of the tokenizer, by name."""
+
+    name: str
+
+
+def concat(*parts: Any) -> Expr:
+    """The sum of parts; nested sums are flattened."""
+    flat: list[Any] = []
+    for part in parts:
+        if isinstance(part, Concat):
+            flat.extend(part.parts)
+        else:
+            check_part(part)
+            flat.append(part)
+    return Concat(tuple(flat))
+
+
+def check_part(part: Any) -> None:
+    """Raise LanguageError SGLC002 unless `part` can be added to a prompt."""
+    if isinstance(part, (str, Expr)) or getattr(part, "__sglc_symbolic__", False):
+        return
+    kind = "None" if part is None else f"a value of type {type(part).__name__}"
+    fixes = ["append a str or an expression such as gen(...)"]
+    if part is None:
+        fixes.append("check that the function called here returns its text")
+    else:
+        fixes.append("convert it first: s += str(value), or use an f-string")
+    raise LanguageError("SGLC002", f"{kind} cannot be appended to a prompt: {part!r}"[:200],
+                        fixes=fixes)
+
+
+def gen(name: str | None = None, max_tokens: int | None = None, *,
+        min_tokens: int | None = None, n: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        stop_token_ids: Sequence[int] | None = None,
+        stop_regex: str | Sequence[str] | None = None,
+        temperature: float | None = None, top_p: float | None = None, top_k: int | None = None,
+        min_p: float | None = None, frequency_penalty: float | None = None,
+        presence_penalty: float | None = None, repetition_penalty: float | None = None,
+        ignore_eos: bool | None = None, seed: int | None = None,
+        return_logprob: bool | None = None, logprob_start_len: int | None = None,
+        top_logprobs_num: int | None = None, return_text_in_logprobs: bool | None = None,
+        dtype: type | str | None = None, choices: Sequence[str] | None = None,
+        choices_method: str | None = None, regex: str | None = None,
+        json_schema: str | dict | None = None, ebnf: str | None = None,
+        no_stop_trim: bool | None = None, skip_special_tokens: bool | None = None,
+        spaces_between_special_tokens: bool | None = None,
+        min_new_tokens: int | None = None, max_new_tokens: int | None = None,
+        sampling_seed: int | None = None, **unsupported: Any) -> Expr:
+    """Generate text here.
+
+    Parameters left at None follow the run's.  With `choices` this is `select`.  Raises
+    LanguageError for a value out of range or a bad regex, at once.
+    Source of the surface: SGLang's `gen` (0.5); see docs for each parameter.
+    """
+    _name(name)
+    if unsupported:
+        raise _unsupported("gen", unsupported)
+    if choices is not None:
+        return select(name, choices, temperature=0.0 if temperature is None else temperature,
+                      choices_method=choices_method)
+    if json_schema is not None and not isinstance(json_schema, str):
+        import json
+
+        json_schema = json.dumps(json_schema)
+    return Gen(name, GenParams(**config.check({
+        "max_tokens": max_tokens if max_tokens is not None else max_new_tokens,
+        "min_tokens": min_tokens if min_tokens is not None else min_new_tokens,
+        "stop": stop, "stop_token_ids": stop_token_ids, "stop_regex": stop_regex,
+        "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
+        "frequency_penalty": frequency_penalty, "presence_penalty": presence_penalty,
+        "repetition_penalty": repetition_penalty, "ignore_eos": ignore_eos,
+        "no_stop_trim": no_stop_trim, "n": n,
+        "seed": seed if seed is not None else sampling_seed, "return_logprob": return_logprob,
+        "logprob_start_len": logprob_start_len, "top_logprobs_num": top_logprobs_num,
+        "return_text_in_logprobs": return_text_in_logprobs,
+        "skip_special_tokens": skip_special_tokens,
+        "spaces_between_special_tokens": spaces_between_special_tokens,
+        "dtype": dtype, "regex": regex, "json_schema": json_schema, "ebnf": ebnf,
+    })))
+
+
+def gen_int(name: str | None = None, max_tokens: int | None = None, **kwargs: Any) -> Expr:
+    """`gen` of an integer: text that `int()` reads."""
+    return gen(name, max_tokens, dtype=int, **kwargs)
+
+
+def gen_string(name: str | None = None, max_tokens: int | None = None, **kwargs: Any) -> Expr:
+    """`gen` of a double-quoted string of word characters and spaces."""
+    return gen(name, max_tokens, dtype=str, **kwargs)
+
+
+def select(name: str | None = None, choices: Sequence[str] | None = None,
+           temperature: float = 0.0, choices_method: str | None = None) -> Expr:
+    """Pick one of `choices` by the model's probabilities (design section 3; SGLang's methods).
+
+    `temperature` other than 0 is refused: a select has no randomness.
+    """
+    _name(name)
+    if not getattr(temperature, "__sglc_symbolic__", False) and temperature > 1e-5:
+        raise LanguageError("SGLC004", f"select takes no temperature ({temperature!r} given)",
+                            fixes=["leave temperature out", "sample with gen(regex=...) instead"])
+    method = getattr(choices_method, "name", choices_method) or CHOICES_METHODS[0]
+    if method not in CHOICES_METHODS:
+        raise LanguageError("SGLC004", f"unknown choices_method {choices_method!r}",
+                            fixes=[f"use one of: {', '.join(CHOICES_METHODS)}"])
+    return Select(name, check_choices(choices), method)
+
+
+def check_choices(choices: Any) -> tuple[Any, ...]:
+    """The choices as a tuple; LanguageError SGLC005 unless non-empty, distinct, non-empty texts."""
+    def bad(what: str) -> LanguageError:
+        return LanguageError("SGLC005", what, fixes=['pass a list such as choices=["yes", "no"]'])
+
+    if choices is None or isinstance(choices, str):
+        raise bad(f"choices must be a list of strings, not {choices!r}")
+    try:
+        out = tuple(choices)
+    except TypeError:
+        raise bad(f"choices must be a list of strings, not {choices!r}") from None
+    if not out:
+        raise bad("choices is empty")
+    concrete = [c for c in out if not getattr(c, "__sglc_symbolic__", False)]
+    for c in concrete:
+        if not isinstance(c, str):
+            raise bad(f"choices must hold strings, not {c!r}")
+        if not c:
+            raise bad("choices holds an empty string")
+    if len(set(concrete)) != len(concrete):
+        raise bad(f"choices holds the same text twice: {concrete!r}"[:200])
+    return out
+
+
+def _message(role: str, expr: Any) -> Expr:
+    if expr is None:
+        return Concat((RoleBegin(role), RoleEnd(role)))
+    return concat(RoleBegin(role), expr, RoleEnd(role))
+
+
+def system(expr: Any = None) -> Expr:
+    """A system message."""
+    return _message("system", expr)
+
+
+def user(expr: Any = None) -> Expr:
+    """A user message."""
+    return _message("user", expr)
+
+
+def assistant(expr: Any = None) -> Expr:
+    """An assistant message."""
+    return _message("assistant", expr)
+
+
+def system_begin() -> Expr:
+    return RoleBegin("system")
+
+
+def system_end() -> Expr:
+    return RoleEnd("system")
+
+
+def user_begin() -> Expr:
+    return RoleBegin("user")
+
+
+def user_end() -> Expr:
+    return RoleEnd("user")
+
+
+def assistant_begin() -> Expr:
+    return RoleBegin("assistant")
+
+
+def assistant_end() -> Expr:
+    return RoleEnd("assistant")
+
+
+def special(name: str) -> Expr:
+    """One control token by name, such as `special("<|im_start|>")`."""
+    if not isinstance(name, str) or not name:
+        raise LanguageError("SGLC002", f"a control token is given by name, not {name!r}")
+    return SpecialToken(name)
+
+
+def video(*args: Any, **kwargs: Any) -> Expr:
+    """Refused: there are no video models here."""
+    raise LanguageError("SGLC008", "video is not supported",
+                        fixes=["extract frames and describe them as text"])
+
+
+def separate_reasoning(*args: Any, **kwargs: Any) -> Expr:
+    """Refused: reasoning is not split off."""
+    raise LanguageError("SGLC008", "separate_reasoning is not supported",
+                        fixes=["generate the reasoning and the answer with two gens and a stop"])
+
+
+def _name(name: Any) -> None:
+    if name is not None and not isinstance(name, str):
+        raise LanguageError("SGLC004", f"a variable name must be a string, not {name!r}")
+
+
+def _unsupported(where: str, given: dict[str, Any]) -> LanguageError:
+    names = ", ".join(sorted(given))
+    return LanguageError("SGLC008", f"{where} does not take: {names}",
+                         fixes=["remove the argument", "see the docs for the parameters of gen"])
+
+
+class PromptSurface:
+    """The part of a prompt state that only builds expressions: `+=`, roles, scopes.
+
+    Subclasses provide `_add(part)`, called once for each text or expression in order.
+    """
+
+    __slots__ = ()
+
+    def _add(self, part: Any) -> None:
+        raise NotImplementedError
+
+    def __iadd__(self, other: Any) -> PromptSurface:
+        check_part(other)
+        if isinstance(other, Concat):
+            for part in other.parts:
+                self._add(part)
+        else:
+            self._add(other)
+        return self
+
+    def append(self, other: Any) -> PromptSurface:
+        """The same as `s += other`, for use where no assignment can stand."""
+        return self.__iadd__(other)
+
+    def system(self, expr: Any = None) -> Any:
+        """Add a system message, or open one: `with s.system(): ...`."""
+        return self._role("system", expr)
+
+    def user(self, expr: Any = None) -> Any:
+        """Add a user message, or open one: `with s.user(): ...`."""
+        return self._role("user", expr)
+
+    def assistant(self, expr: Any = None) -> Any:
+        """Add an assistant message, or open one: `with s.assistant(): ...`."""
+        return self._role("assistant", expr)
+
+    def _role(self, role: str, expr: Any) -> Any:
+        if expr is None:
+            return RoleScope(self, role)
+        self.__iadd__(_message(role, expr))
+        return self
+
+
+class RoleScope:
+    """`with s.user():` — opens a message, and closes it at the end of the block."""
+
+    __slots__ = ("role", "state")
+
+    def __init__(self, state: PromptSurface, role: str) -> None:
+        self.state = state
+        self.role = role
+
+    def __enter__(self) -> PromptSurface:
+        self.state._add(RoleBegin(self.role))
+        return self.state
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        if kind is None:
+            self.state._add(RoleEnd(self.role))
+
+
+class RoleTracker:
+    """Which message is open and which came before, on one prompt state.
+
+    begin/end return the roles closed before, and raise LanguageError SGLC007 for a nested or
+    unopened role.
+    """
+
+    __slots__ = ("closed", "open")
+
+    def __init__(self, closed: tuple[str, ...] = (), open_: str | None = None) -> None:
+        self.closed = closed
+        self.open = open_
+
+    def begin(self, role: str) -> tuple[str, ...]:
+        if self.open is not None:
+            raise LanguageError(
+                "SGLC007", f"a {role} message is opened inside a {self.open} message",
+                fixes=[f"end the {self.open} message first"])
+        self.open = role
+        return self.closed
+
+    def end(self, role: str) -> tuple[str, ...]:
+        if self.open != role:
+            inside = f"inside a {self.open} message" if self.open else "while none is open"
+            raise LanguageError("SGLC007", f"a {role} message is closed {inside}",
+                                fixes=["pair every role_begin with its role_end"])
+        before = self.closed
+        self.closed = (*before, role)
+        self.open = None
+        return before
+
+    def copy(self) -> RoleTracker:
+        return RoleTracker(self.closed, self.open)
+
+
+def gather_names(known: list[Any], children: list[dict[Any, Any]]) -> dict[Any, list[int]]:
+    """Variable -> the children that produced it, for variables the parent lacks, in order."""
+    out: dict[Any, list[int]] = {}
+    for i, variables in enumerate(children):
+        for name in variables:
+            if name not in known:
+                out.setdefault(name, []).append(i)
+    return out
+
+
+def broadcast(other: Any, size: int) -> list[Any]:
+    """What each of `size` states is given by `group += other`."""
+    if isinstance(other, str):
+        raise LanguageError("SGLC002", "a plain string cannot be added to a group of forks",
+                            fixes=["append in a loop: for f in forks: f += text",
+                                   "give a function of the index: forks += lambda i: text"])
+    if callable(other):
+        return [other(i) for i in range(size)]
+    if isinstance(other, (list, tuple)):
+        if len(other) != size:
+            raise LanguageError("SGLC002",
+                                f"{len(other)} parts were given to a group of {size} forks")
+        return list(other)
+    check_part(other)
+    return [other] * size
+
+
+def check_fork(size: Any, position_ids_offset: Any) -> int:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise LanguageError("SGLC004", f"fork takes a number of at least 1, not {size!r}")
+    if position_ids_offset is not None:
+        warnings.warn(SglcWarning("SGLC008", "fork ignores position_ids_offset",
+                                  why="positions are a function of the prompt's ids"),
+                      stacklevel=3)
+    return size
+
+
+def check_join(mode: Any) -> None:
+    if mode not in ("gather_variable", "concate_and_append"):
+        raise LanguageError("SGLC004", f"unknown join mode {mode!r}",
+                            fixes=['use "gather_variable" or "concate_and_append"'])

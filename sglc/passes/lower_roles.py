@@ -1,0 +1,72 @@
+"""Chat roles become the text and control tokens of the chat template.  Preserves text.
+
+The pieces come from the template (which keeps earlier turns as they are, see the semantics);
+contents stay where they are.  Needs a template in the context only if the program has roles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sglc.errors import TokenError
+from sglc.ir.module import Block, Lit, Module, Op, Operand
+from sglc.ir.types import PROMPT
+from sglc.passes.base import Pass, PassContext
+from sglc.passes.edit import replace, set_ops
+from sglc.passes.facts import blocks
+
+_ROLES = ("prompt.role_begin", "prompt.role_end")
+
+
+@dataclass(frozen=True)
+class LowerRoles(Pass):
+    """Remove `prompt.role_begin` and `prompt.role_end`."""
+
+    name: ClassVar[str] = "lower-roles"
+
+    def run(self, module: Module, context: PassContext) -> dict[str, int]:
+        stats = {"borders": 0}
+        seen: dict[tuple[str, tuple[str, ...], str], tuple[Any, ...]] = {}
+        for block in blocks(module):
+            if any(op.name in _ROLES for op in block.ops):
+                stats["borders"] += _rewrite(block, context, seen)
+        return stats
+
+
+def _rewrite(block: Block, context: PassContext,
+             seen: dict[tuple[str, tuple[str, ...], str], tuple[Any, ...]]) -> int:
+    out: list[Op] = []
+    lowered = 0
+    for op in block.ops:
+        if op.name not in _ROLES:
+            out.append(op)
+            continue
+        key = (op.name, tuple(op.attrs.get("history") or ()), op.attrs["role"])
+        if key not in seen:
+            seen[key] = _pieces(op, context)
+        prompt: Operand = op.operands[0]
+        for piece in seen[key]:
+            if isinstance(piece, str):
+                if not piece:
+                    continue
+                new = Op("prompt.append", (prompt, Lit(piece)), None, (PROMPT,), (), op.loc)
+            else:
+                new = Op("prompt.special", (prompt,), {"token": piece.name}, (PROMPT,), (),
+                         op.loc)
+            out.append(new)
+            prompt = new.results[0]
+        context.record(op.name.partition(".")[2], op.attrs["role"], seen[key], op.loc)
+        replace(op, [prompt])
+        lowered += 1
+    set_ops(block, out)
+    return lowered
+
+
+def _pieces(op: Op, context: PassContext) -> tuple[Any, ...]:
+    if context.template is None:
+        raise TokenError("SGLC311", "the program has chat roles, but there is no chat template",
+                         place=op.loc, fixes=("give a template, or a tokenizer that has one",))
+    history = tuple(op.attrs.get("history") or ())
+    side = context.template.open if op.name == "prompt.role_begin" else context.template.close
+    return tuple(side(history, op.attrs["role"]))

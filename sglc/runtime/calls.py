@@ -1,0 +1,248 @@
+"""Model calls on prompt values: what a `gen` and a `select` mean in terms of engine requests.
+
+The eager interpreter and the plan executor both start calls here, so that they agree by
+construction on ids, keys, stops and scores.  This module knows prompts and requests, not programs.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol
+
+from sglc.config import RunOptions
+from sglc.errors import EngineError, SglcError
+from sglc.runtime.keys import sampling_key, seeded_key
+from sglc.runtime.request import Request, Result, SamplingParams
+from sglc.tokens.prompt import Prompt
+from sglc.tokens.tokenizer import Tokenizer
+
+
+class Target(Protocol):
+    """What model calls run on: a backend that takes requests over token ids."""
+
+    tokenizer: Tokenizer
+    template: Any
+
+    def submit(self, requests: Sequence[Request]) -> None: ...
+
+    def cancel(self, requests: Sequence[Request]) -> None: ...
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a call leaves: the longer prompt, the variable's value, what is known about it."""
+
+    prompt: Prompt | None = None
+    value: Any = None
+    meta: Any = None
+    error: SglcError | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A call in flight; `requests` can be cancelled."""
+
+    requests: list[Request] = field(default_factory=list)
+
+
+@lru_cache(maxsize=4096)
+def sampling_params(options: RunOptions, template_stop: tuple[str, ...] = ()) -> SamplingParams:
+    """Engine parameters for resolved options; the chat template's stops are added."""
+    stop = options.stop + tuple(s for s in template_stop if s not in options.stop)
+    return SamplingParams(
+        max_tokens=options.max_tokens, min_tokens=options.min_tokens,
+        temperature=options.temperature, top_p=options.top_p, top_k=options.top_k,
+        min_p=options.min_p, frequency_penalty=options.frequency_penalty,
+        presence_penalty=options.presence_penalty, repetition_penalty=options.repetition_penalty,
+        ignore_eos=options.ignore_eos, stop=stop, stop_regex=options.stop_regex,
+        stop_token_ids=options.stop_token_ids, no_stop_trim=options.no_stop_trim,
+        logprobs=options.return_logprob or options.top_logprobs_num > 0,
+        top_logprobs=options.top_logprobs_num)
+
+
+def constraint_for(options: RunOptions, tokenizer: Tokenizer) -> Any:
+    """The compiled constraint of resolved options, or None.  Raises GrammarError."""
+    if options.regex is None and options.json_schema is None and options.ebnf is None:
+        return None
+    from sglc import grammar
+
+    return grammar.compile(regex=options.regex, json_schema=options.json_schema,
+                           grammar=options.ebnf, tokenizer=tokenizer)
+
+
+def gen_keys(options: RunOptions, seed: int, row: int, path: Sequence[int]) -> list[int]:
+    """The sampling keys of the gen's `n` samples (unused, and not computed, when greedy)."""
+    if options.temperature < 1e-6 or options.top_k == 1:
+        return [0] * options.n
+    if options.seed is not None:
+        return [seeded_key(options.seed, j) for j in range(options.n)]
+    return [sampling_key(seed, row, path, j) for j in range(options.n)]
+
+
+def start_gen(target: Target, prompt: Prompt, options: RunOptions, keys: Sequence[int],
+              constraint: Any, done: Callable[[Outcome], None], *, space: int | None = None,
+              priority: tuple[int, ...] = (), on_text: Callable[[str], None] | None = None) -> Call:
+    """Generate on `prompt` (`options` resolved); `done` is called once, on the engine's thread.
+
+    With `n > 1` value and meta are lists, and the prompt continues with the first sample.
+    """
+    ids = prompt.token_ids()
+    params = sampling_params(options, target.template.stop)
+    from_ = None
+    if params.logprobs and options.logprob_start_len >= 0:
+        from_ = min(options.logprob_start_len, len(ids))
+    call = Call()
+    results: list[Result | None] = [None] * len(keys)
+
+    def finish(index: int, result: Result) -> None:
+        results[index] = result
+        if any(r is None for r in results):
+            return
+        final = [r for r in results if r is not None]
+        for r in final:
+            if r.error is not None:
+                done(Outcome(error=r.error))
+                return
+        metas = [gen_meta(r, options, target.tokenizer, ids, from_) for r in final]
+        first = final[0]
+        longer = prompt.generated(first.ids, first.text[: len(first.text) - len(first.leftover)])
+        longer = longer.append(first.leftover)
+        if len(final) == 1 and options.n == 1:
+            done(Outcome(longer, first.text, metas[0]))
+        else:
+            done(Outcome(longer, [r.text for r in final], metas))
+
+    for j, key in enumerate(keys):
+        call.requests.append(Request(
+            "generate", ids, (lambda r, j=j: finish(j, r)), params, key, constraint,
+            space=space, priority=priority, on_text=on_text if j == 0 else None,
+            want_prompt_logprobs_from=from_))
+    target.submit(call.requests)
+    return call
+
+
+def gen_meta(result: Result, options: RunOptions, tokenizer: Tokenizer, prompt_ids: array,
+             from_: int | None) -> dict[str, Any]:
+    """`get_meta_info` of a gen: SGLang's keys (counts, finish reason, log-probabilities)."""
+    reason: dict[str, Any] = {"type": result.finish_reason}
+    if result.finish_reason == "stop":
+        reason["matched"] = result.matched
+    elif result.finish_reason == "eos":
+        reason = {"type": "stop", "matched": result.matched}
+    elif result.finish_reason == "length":
+        reason["length"] = options.max_tokens
+    meta: dict[str, Any] = {
+        "prompt_tokens": result.prompt_tokens, "completion_tokens": result.output_tokens,
+        "cached_tokens": result.cached_tokens, "finish_reason": reason,
+    }
+    if options.return_logprob or options.top_logprobs_num:
+        def entry(lp: float | None, token: int) -> tuple[float | None, int, str | None]:
+            text = tokenizer.decode([token]) if options.return_text_in_logprobs else None
+            return lp, token, text
+
+        n_input = 0 if from_ is None else len(prompt_ids) - from_
+        inputs, outputs = result.logprobs[:n_input], result.logprobs[n_input:]
+        meta["input_token_logprobs"] = [
+            entry(lp, t) for lp, t in zip(inputs, prompt_ids[from_:] if n_input else (),
+                                          strict=True)]
+        meta["output_token_logprobs"] = [
+            entry(lp, t) for lp, t in zip(outputs, result.ids, strict=False)]
+        if options.top_logprobs_num:
+            meta["output_top_logprobs"] = [
+                [entry(lp, t) for lp, t in step] for step in result.top_logprobs]
+    return meta
+
+
+def start_select(target: Target, prompt: Prompt, choices: Sequence[str], method: str,
+                 done: Callable[[Outcome], None], *, space: int | None = None,
+                 priority: tuple[int, ...] = ()) -> Call:
+    """Score `choices` after `prompt`; the winner becomes text of its last run."""
+    base = prompt.token_ids()
+    longer = [prompt.append(c) for c in choices]
+    ids = [p.token_ids() for p in longer]
+    start = common_prefix([base, *ids])
+    unconditional = method == "unconditional_likelihood_normalized"
+    call = Call()
+    wanted = [(x, start) for x in ids]
+    if unconditional:
+        wanted += [(x[start:], 0) for x in ids]
+    results: list[Result | None] = [None] * len(wanted)
+
+    def finish(index: int, result: Result) -> None:
+        results[index] = result
+        if any(r is None for r in results):
+            return
+        final = [r for r in results if r is not None]
+        for r in final:
+            if r.error is not None:
+                done(Outcome(error=r.error))
+                return
+        scores = [[0.0 if lp is None else lp for lp in r.logprobs] for r in final]
+        k = len(choices)
+        winner, meta = choose(method, scores[:k], scores[k:])
+        decode = target.tokenizer.decode
+        meta["input_token_logprobs"] = [
+            [(lp, t, decode([t])) for lp, t in zip(row, x[start:], strict=True)]
+            for row, x in zip(scores, ids, strict=False)]
+        meta["output_token_logprobs"] = [[] for _ in choices]
+        done(Outcome(longer[winner], choices[winner], meta))
+
+    for i, (x, from_) in enumerate(wanted):
+        call.requests.append(Request("score", x, (lambda r, i=i: finish(i, r)), score_from=from_,
+                                     space=space, priority=priority))
+    target.submit(call.requests)
+    return call
+
+
+def common_prefix(rows: Sequence[array]) -> int:
+    """The length of the longest common prefix of id arrays."""
+    n = min(len(r) for r in rows)
+    first = rows[0]
+    for row in rows[1:]:
+        if first[:n] == row[:n]:
+            continue
+        n = next(i for i in range(n) if first[i] != row[i])
+    return n
+
+
+def choose(method: str, scores: Sequence[Sequence[float]],
+           unconditional: Sequence[Sequence[float]]) -> tuple[int, dict[str, Any]]:
+    """The winning index and the meta data of a choices method (SGLang `lang/choices.py`).
+
+    scores: log-probabilities of each choice's scored tokens; unconditional: of the same tokens
+    without the prompt, for `unconditional_likelihood_normalized`.  Ties: the first choice.
+    """
+    means = [_mean(s) for s in scores]
+    meta: dict[str, Any] = {"normalized_prompt_logprobs": means}
+    if method == "token_length_normalized":
+        return _argmax(means), meta
+    if method == "greedy_token_selection":
+        width = max((len(s) for s in scores), default=0)
+        matrix = [list(s) + [m] * (width - len(s)) for s, m in zip(scores, means, strict=True)]
+        meta["greedy_logprob_matrix"] = matrix
+        left = list(range(len(scores)))
+        for j in range(width):
+            best = max(matrix[i][j] for i in left)
+            left = [i for i in left if matrix[i][j] == best]
+            if len(left) == 1:
+                break
+        return left[0], meta
+    if method == "unconditional_likelihood_normalized":
+        gains = [_mean([a - b for a, b in zip(c, u, strict=True)])
+                 for c, u in zip(scores, unconditional, strict=True)]
+        meta["unconditional_token_logprobs"] = [list(u) for u in unconditional]
+        meta["normalized_unconditional_prompt_logprobs"] = gains
+        return _argmax(gains), meta
+    raise EngineError("SGLC004", f"unknown choices method {method!r}")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else 0.0
+
+
+def _argmax(values: Sequence[float]) -> int:
+    return max(range(len(values)), key=lambda i: (values[i], -i))

@@ -1,0 +1,148 @@
+"""A real model behind the engine: loads it, holds its KV pool, and runs steps on the CPU.
+
+It turns a `Batch` into tensors and an attention plan.  Requests, caches and sampling are not
+known here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sglc.errors import ModelError
+from sglc.kernels.registry import Kernels, resolve
+from sglc.runtime.attention_plan import plan_attention
+from sglc.runtime.batch import Batch
+from sglc.runtime.models.config import LlamaConfig, config_from_gguf, config_from_hf
+from sglc.runtime.models.llama import Llama
+from sglc.runtime.models.llama_gguf import LlamaGGUF
+from sglc.runtime.weights.gguf import GGUFFile
+from sglc.runtime.weights.hf_folder import HFFolder
+from sglc.runtime.weights.source import WeightSource
+
+_DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class ModelRunner:
+    """A `Runner` (see `batch.py`) over a Llama model.  The KV pool is float32.
+
+    Steps may come from any one thread at a time.
+    """
+
+    def __init__(self, model: Llama, kernels: Kernels, dtype: torch.dtype) -> None:
+        c = model.config
+        self.config: LlamaConfig = c
+        self.kernels = kernels
+        self.dtype = dtype
+        self.vocab_size = c.vocab_size
+        self.context_length = c.context_length
+        self.bytes_per_token = c.layers * 2 * c.kv_heads * c.head_dim * 4
+        self._model: Llama | None = model
+        self._pools = torch.empty(0)
+        self._scratch = torch.empty(0)
+
+    def allocate(self, slots: int) -> None:
+        """Makes room for `slots` token positions; what was stored before is lost."""
+        c = self.config
+        self._pools = torch.empty(0)
+        # numpy's zeros, unlike torch's, take no memory until they are written.
+        zeros = np.zeros((c.layers, slots, 2, c.kv_heads, c.head_dim), np.float32)
+        self._pools = torch.from_numpy(zeros)
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Tensor:
+        """Writes the step's KV; normed hidden states of `batch.outputs`, float32 (K, H)."""
+        model = self._open()
+        plan = plan_attention(batch.rows)
+        arrays, outputs = (batch.ids, batch.positions, batch.slots), batch.outputs
+        if plan.order is not None:
+            arrays = tuple(a[plan.order] for a in arrays)
+            place = np.empty(len(plan.order), np.int64)
+            place[plan.order] = np.arange(len(plan.order))
+            outputs = place[outputs]
+        scratch = self._room(plan.scratch_keys)
+        with torch.inference_mode():
+            ids, positions, slots, wanted = (_tensor(a) for a in (*arrays, outputs))
+            hidden = model.forward(
+                ids, positions, slots, self._pools,
+                lambda q, pool: plan.attend(self.kernels.attention, q, pool, scratch), wanted)
+        return hidden.clone()  # an ordinary tensor: callers may write to it
+
+    @torch.no_grad()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """float32 (K, vocab_size) of hidden states (K, H)."""
+        return self._open().logits(hidden)
+
+    def close(self) -> None:
+        """Frees the weights and the pool."""
+        self._model = None
+        self._pools = self._scratch = torch.empty(0)
+
+    def _open(self) -> Llama:
+        if self._model is None:
+            raise ModelError("SGLC503", "the model was closed")
+        return self._model
+
+    def _room(self, keys: int) -> Tensor:
+        """A buffer that gathered keys and values fit into, kept between steps."""
+        if len(self._scratch) < keys:
+            c = self.config
+            self._scratch = torch.empty(keys, 2 * c.kv_heads * c.head_dim)
+        return self._scratch
+
+
+def load_runner(path: str | Path, *, dtype: str = "auto", device: str = "cpu",
+                kernels: str = "auto") -> tuple[ModelRunner, dict[str, Any]]:
+    """A runner for the model at `path`, and what a tokenizer needs to know.
+
+    path: a GGUF file, a folder with exactly one, or a Hugging Face folder.
+    dtype: "float32", "bfloat16" (linear layers only), or "auto", which is float32 on the CPU.
+    kernels: "auto" or "torch".
+    Returns the GGUF metadata as the second part; for a Hugging Face folder {"folder": path}.
+    Raises ModelError (SGLC504) if `path` is no model or not a supported one.
+    """
+    if dtype not in _DTYPES:
+        raise ModelError("SGLC504", f"unknown dtype {dtype!r}",
+                         fixes=(f"use {', '.join(_DTYPES)}",))
+    if device not in ("cpu", "auto"):
+        raise ModelError("SGLC504", f"the device {device!r} is not supported", fixes=("use cpu",))
+    source, config, about = _open_model(Path(path))
+    chosen = resolve(kernels, _DTYPES[dtype])
+    with torch.no_grad():
+        model = Llama(config, source, chosen, _DTYPES[dtype])
+    return ModelRunner(model, chosen, _DTYPES[dtype]), about
+
+
+def _open_model(path: Path) -> tuple[WeightSource, LlamaConfig, dict[str, Any]]:
+    file = _gguf_file(path)
+    if file is not None:
+        gguf = GGUFFile(file)
+        config = config_from_gguf(gguf.metadata, {n: t.shape for n, t in gguf.tensors.items()})
+        return LlamaGGUF(gguf, config), config, gguf.metadata
+    folder = HFFolder(path)
+    return folder, config_from_hf(folder.config), {"folder": str(path)}
+
+
+def _gguf_file(path: Path) -> Path | None:
+    """The GGUF file that `path` means; None if it is a Hugging Face folder."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise ModelError("SGLC504", f"there is no model at {path}",
+                         fixes=("give a GGUF file or a Hugging Face folder",))
+    if (path / "config.json").is_file():
+        return None
+    found = sorted(path.glob("*.gguf"))
+    if len(found) != 1:
+        raise ModelError("SGLC504", f"{path} is not a model folder",
+                         why=f"it has no config.json and {len(found)} GGUF files",
+                         fixes=("give a GGUF file or a Hugging Face folder",))
+    return found[0]
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))

@@ -1,0 +1,348 @@
+"""A plan (or kv-stage) program turned into steps that instances run.
+
+Regions are flattened: a region's steps wait for its activation besides their operands.  Steps on
+constants alone are done here, once, so that instances share the prompt values they make.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sglc.config import GenParams
+from sglc.errors import IRError
+from sglc.ir import compute
+from sglc.ir.module import Block, Lit, Op, Operand, Program, Value
+from sglc.ir.ops import SAMPLING_ATTRS
+from sglc.tokens.prompt import Prompt
+from sglc.tokens.tokenizer import Encoded, Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class GenSpec:
+    """A decode step: which gen, with what parameters."""
+
+    params: GenParams
+    path: tuple[int, ...]
+    name: Any
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class SelectSpec:
+    path: tuple[int, ...]
+    method: str
+    name: Any
+    rank: int
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """One operation of the flattened program.
+
+    kind: what the executor does; inputs/outputs: slots (the first `arity` inputs are operands,
+    one more may be the activation of its region); data: whatever the kind needs; order: place in
+    the program; waits: how many distinct slots must be set first.
+    """
+
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    arity: int
+    data: Any = None
+    order: int = 0
+    waits: int = 0
+
+
+@dataclass(slots=True)
+class PlanCode:
+    """The steps of a program.
+
+    initial: values of all slots before a run (UNSET where run-time).  arg_slots: slot of each
+    argument.  ready: steps with nothing to wait for but arguments.  users: slot -> steps.
+    binds: variable name -> how many steps bind it.  chain: how the result's text comes about, for
+    streams (see `stream_chain`).
+    """
+
+    arg_slots: dict[str, int] = field(default_factory=dict)
+    initial: list[Any] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    users: list[list[int]] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    ready: list[int] = field(default_factory=list)
+    binds: dict[Any, int] = field(default_factory=dict)
+    gens: list[tuple[int, GenSpec]] = field(default_factory=list)
+    chain: list[Any] = field(default_factory=list)
+    stream_names: dict[int, list[Any]] = field(default_factory=dict)  # gen step -> variables
+
+
+class _Unset:
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Any = _Unset()
+
+_INLINE = ("plan.group", "plan.issue")
+_SKIP = ("kv.release", "kv.pin", "plan.await")
+
+
+class _Compiler:
+    def __init__(self, program: Program, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.code = PlanCode()
+        self.slots: dict[Value, int] = {}
+        self.literals: dict[Lit, int] = {}
+        self.program = program
+        self.region_binds: dict[int, dict[Any, int]] = {}
+
+    def run(self) -> PlanCode:
+        code = self.code
+        for arg in self.program.args:
+            code.arg_slots[arg.name] = self.slots[arg] = self.new_slot()
+        self.block(self.program.body, (), 0)
+        code.users = [[] for _ in code.initial]
+        for i, step in enumerate(code.steps):
+            waits = {s for s in step.inputs if code.initial[s] is UNSET}
+            step.waits = len(waits)
+            for s in waits:
+                code.users[s].append(i)
+        code.counts = [s.waits for s in code.steps]
+        code.ready = [i for i, s in enumerate(code.steps) if s.waits == 0]
+        end = self.program.body.terminator
+        if end is not None and end.operands and isinstance(end.operands[0], Value):
+            code.chain = self.stream_chain(end.operands[0], None)
+        return code
+
+    # -- slots ----------------------------------------------------------------------------
+    def new_slot(self, value: Any = UNSET) -> int:
+        self.code.initial.append(value)
+        return len(self.code.initial) - 1
+
+    def slot(self, operand: Operand) -> int:
+        if isinstance(operand, Value):
+            return self.slots[operand]
+        found = self.literals.get(operand)
+        if found is None:
+            found = self.literals[operand] = self.new_slot(operand.value)
+        return found
+
+    def known(self, operand: Operand) -> bool:
+        return self.code.initial[self.slot(operand)] is not UNSET
+
+    # -- steps ----------------------------------------------------------------------------
+    def block(self, block: Block, activation: tuple[int, ...], rank: int) -> None:
+        for op in block.ops:
+            self.op(op, activation, rank)
+
+    def op(self, op: Op, activation: tuple[int, ...], rank: int) -> None:
+        if op.name in _SKIP:
+            return
+        if op.name in _INLINE:
+            region = op.regions[0]
+            self.block(region, activation, op.attrs.get("rank", rank))
+            end = region.terminator
+            assert end is not None
+            for result, value in zip(op.results, end.operands, strict=True):
+                self.slots[result] = self.slot(value)
+            return
+        if op.name == "plan.yield":
+            return
+        if op.name in ("prompt.if", "prompt.switch"):
+            self.branch(op, activation, rank)
+            return
+        make = _PURE.get(op.name)
+        if make is not None:
+            fn = make(op, self.tokenizer)
+            values = [self.code.initial[self.slot(o)] for o in op.operands]
+            # Constants may be computed outside their region: they have no effect.
+            shared = op.results[0].type.name not in ("json", "list", "any")  # may be mutable
+            if shared and not any(v is UNSET for v in values):
+                try:
+                    self.slots[op.results[0]] = self.new_slot(fn(*values))
+                    return
+                except Exception:
+                    pass  # raised again at run time, if the program gets there
+            self.add("pure", op, activation, fn)
+            return
+        if op.name == "kv.decode":
+            given = {k: v for k, v in op.attrs.items() if k in SAMPLING_ATTRS}
+            spec = GenSpec(GenParams(**given), tuple(op.attrs["path"]), op.attrs.get("name"), rank)
+            step = self.add("gen", op, activation, (len(self.code.gens), spec))
+            index = len(self.code.steps) - 1
+            self.code.gens.append((index, spec))
+            self.code.stream_names[index] = [
+                user.attrs["name"] for user in op.results[1].uses
+                if user.name == "prompt.bind" and user.operands[0] is op.results[1]]
+            assert step.outputs
+        elif op.name == "kv.score":
+            self.add("select", op, activation, SelectSpec(
+                tuple(op.attrs["path"]), op.attrs.get("method", "token_length_normalized"),
+                op.attrs.get("name"), rank))
+        elif op.name == "prompt.bind":
+            name = op.attrs["name"]
+            self.code.binds[name] = self.code.binds.get(name, 0) + 1
+            for region in activation:
+                binds = self.region_binds.setdefault(region, {})
+                binds[name] = binds.get(name, 0) + 1
+            self.add("bind", op, activation, name)
+        elif op.name == "prompt.meta":
+            self.add("meta", op, activation, op.attrs["name"])
+        elif op.name == "prompt.message":
+            self.add("message", op, activation, op.attrs["role"])
+        elif op.name == "prompt.return":
+            self.add("return", op, activation)
+        elif op.name == "prompt.yield":
+            return  # made by `branch`
+        else:
+            raise IRError("SGLC201", f"the executor has no operation {op.name}", place=op.loc)
+
+    def add(self, kind: str, op: Op, activation: tuple[int, ...], data: Any = None) -> Step:
+        outputs = []
+        for result in op.results:
+            self.slots[result] = self.new_slot()
+            outputs.append(self.slots[result])
+        # Only the innermost activation: it is set only where the outer ones are.
+        inputs = (*(self.slot(o) for o in op.operands), *activation[-1:])
+        step = Step(kind, inputs, tuple(outputs), len(op.operands), data, len(self.code.steps))
+        self.code.steps.append(step)
+        return step
+
+    def branch(self, op: Op, activation: tuple[int, ...], rank: int) -> None:
+        results = [self.new_slot() for _ in op.results]
+        for result, slot in zip(op.results, results, strict=True):
+            self.slots[result] = slot
+        regions = [self.new_slot() for _ in op.regions]
+        labels = ([True, False] if op.name == "prompt.if"
+                  else [r.label for r in op.regions])
+        data: dict[str, Any] = {"labels": labels, "regions": regions, "binds": []}
+        condition = (self.slot(op.operands[0]), *activation[-1:])
+        step = Step("branch", condition, tuple(regions), 1, data, len(self.code.steps))
+        self.code.steps.append(step)
+        for region, slot in zip(op.regions, regions, strict=True):
+            inner = (*activation, slot)
+            self.block(region, inner, rank)
+            end = region.terminator
+            assert end is not None
+            values = tuple(self.slot(o) for o in end.operands)
+            self.code.steps.append(Step("yield", (*values, slot), tuple(results), len(values),
+                                        None, len(self.code.steps)))
+        data["binds"] = [self.region_binds.get(slot, {}) for slot in regions]
+
+    # -- streams --------------------------------------------------------------------------
+    def stream_chain(self, value: Value, stop: Block | None) -> list[Any]:
+        """How a prompt value grew: entries (slot, previous slot, gen step or None), and
+        ("branch", [(region slot, chain)]) where it came out of a branch."""
+        out: list[Any] = []
+        while True:
+            op = value.op
+            if op is None or (stop is not None and not _inside(op, stop)):
+                break
+            if op.name in _INLINE:
+                inner = op.regions[0].terminator.operands[value.index]  # type: ignore[union-attr]
+                if not isinstance(inner, Value):
+                    break
+                value = inner
+                continue
+            if op.name in ("prompt.if", "prompt.switch"):
+                arms = []
+                entry: Value | None = None
+                for region in op.regions:
+                    end = region.terminator.operands[value.index]  # type: ignore[union-attr]
+                    if not isinstance(end, Value):
+                        continue
+                    # The slot that says this arm is taken is the yield's last input.
+                    arms.append((self._activation(op, region), self.stream_chain(end, region)))
+                    first = _entry(end, region)
+                    entry = first if entry is None else entry
+                out.append(("branch", arms))
+                if entry is None:
+                    break
+                value = entry
+                continue
+            operands = [o for o in op.operands if isinstance(o, Value)]
+            if op.name in ("kv.root",) or not operands:
+                break
+            previous = operands[0]
+            gen = next((i for i, s in enumerate(self.code.steps)
+                        if s.kind in ("gen", "select") and self.slots[value] in s.outputs), None)
+            out.append((self.slots[value], self.slots[previous], gen))
+            value = previous
+        out.reverse()
+        return out
+
+    def _activation(self, op: Op, region: Block) -> int:
+        step = next(s for s in self.code.steps if s.kind == "branch"
+                    and s.data["regions"] and self._owns(s, op))
+        return int(step.data["regions"][op.regions.index(region)])
+
+    def _owns(self, step: Step, op: Op) -> bool:
+        if not op.results:
+            return False
+        result = self.slots[op.results[0]]
+        return any(s.kind == "yield" and result in s.outputs and s.inputs[-1] in step.outputs
+                   for s in self.code.steps)
+
+
+def _inside(op: Op, block: Block) -> bool:
+    while True:
+        if op.block is block:
+            return True
+        parent = op.block.parent if op.block is not None else None
+        if not isinstance(parent, Op):
+            return False
+        op = parent
+
+
+def _entry(value: Value, block: Block) -> Value:
+    """The first value of the chain of prompts behind `value` that is defined outside `block`."""
+    while True:
+        op = value.op
+        if op is None or not _inside(op, block):
+            return value
+        if op.name in _INLINE or op.name in ("prompt.if", "prompt.switch"):
+            inner = op.regions[0].terminator.operands[value.index]  # type: ignore[union-attr]
+            assert isinstance(inner, Value)
+            value = inner
+            continue
+        value = next(o for o in op.operands if isinstance(o, Value))
+
+
+def _extend(prompt: Prompt, piece: Any) -> Prompt:
+    return prompt.append_encoded(piece) if isinstance(piece, Encoded) else prompt.append(piece)
+
+
+def _ids(op: Op) -> Encoded:
+    a = op.attrs
+    return Encoded(a["text"], array("q", a["ids"]), a["held"], a.get("after", ""))
+
+
+def _compute(fn: str) -> Callable[..., Any]:
+    python = compute.function(fn)
+    return lambda *values: python(*values)
+
+
+# op name -> (op, tokenizer) -> function of the operands' values
+_PURE: dict[str, Callable[[Op, Tokenizer], Callable[..., Any]]] = {
+    "kv.root": lambda op, tok: lambda: Prompt.empty(tok),
+    "kv.ids": lambda op, tok: lambda: _ids(op),
+    "kv.encode": lambda op, tok: lambda prompt, text: text,
+    "kv.extend": lambda op, tok: _extend,
+    "kv.special": lambda op, tok: (lambda prompt, i=op.attrs["id"]: prompt.special(i)),
+    "kv.concat": lambda op, tok: lambda parent, child, base: parent.append_since(child, base),
+    "prompt.text": lambda op, tok: lambda prompt: prompt.text(),
+    "prompt.span": lambda op, tok: lambda begin, end: end.text_since(begin),
+    "prompt.format": lambda op, tok: (
+        lambda *values, parts=op.attrs["parts"]: compute.run_format(parts, values)),
+    "prompt.compute": lambda op, tok: _compute(op.attrs["fn"]),
+    "prompt.list": lambda op, tok: lambda *values: list(values),
+}
+
+
+def compile_plan(program: Program, tokenizer: Tokenizer) -> PlanCode:
+    """Steps for a program of the kv or plan stage."""
+    return _Compiler(program, tokenizer).run()

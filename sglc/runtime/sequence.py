@@ -1,0 +1,245 @@
+"""One request while it runs: its ids, its page table, how far it is, and how it ends.
+
+A sequence applies the rules that need its own history only (limits, EOS, stops, constraint,
+scores).  It knows no other sequence, no scheduler and no model.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence as Ids
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sglc.errors import EngineError, SglcError
+from sglc.runtime.radix import Node
+from sglc.runtime.request import FinishReason, Request, Result
+from sglc.runtime.sampler import Draw, Top
+from sglc.runtime.stops import StopMatch, StopWatcher
+
+_SLACK = 64  # room for generated tokens in a new page table
+
+
+@dataclass(slots=True)
+class GenerateResult(Result):
+    """A `Result` with the prompt's log-probabilities, for `want_prompt_logprobs_from`.
+
+    `prompt_logprobs[i]` is that of the prompt's id number `want_prompt_logprobs_from + i`; None
+    for position 0.
+    """
+
+    prompt_logprobs: tuple[float | None, ...] = ()
+
+
+class Sequence:
+    """The running state of one request.
+
+    Its KV covers positions `0 .. pos - 1`, in the slots `context[:pos]`.  The first `own` of them
+    belong to the tree (the path to `node`, which is locked), the rest to the sequence alone.
+    While it is not `decoding`, the KV of `ids[:target]` is being made, and hidden states are
+    wanted of the positions `want .. target - 1`; those below `score_end` score the next id.
+    """
+
+    __slots__ = ("arrival", "border", "computed", "constraint", "context", "count", "decoding",
+                 "end_ids", "error", "finished", "ids", "last", "limit", "match", "matched",
+                 "node", "open_ids", "own", "pos", "private", "prompt_len", "rank", "reason",
+                 "reports", "request", "retracted", "root", "sampler", "score_end", "scores",
+                 "state", "target", "want", "watcher")
+
+    def __init__(self, request: Request, arrival: int, *, ids: array, root: Node, private: bool,
+                 target: int, want: int, score_end: int, limit: int) -> None:
+        self.request = request
+        self.arrival = arrival
+        self.rank = (request.priority, arrival)  # smaller goes first
+        self.root = self.node = root
+        self.private = private  # the root is this sequence's own
+        self.ids = ids
+        self.prompt_len = len(ids)
+        self.target = target
+        self.want = want
+        self.border = want + 1  # where the tree gets a node end, for its hidden state
+        self.score_end = score_end
+        self.pos = self.own = 0
+        self.context = np.empty(target + min(limit, _SLACK), dtype=np.int64)
+        self.last = 0  # the hidden state (as a step names it) of the last position in reach
+        self.limit = limit  # of sampled tokens
+        self.count = 0  # sampled so far
+        self.computed = 0  # prompt tokens whose KV this sequence made
+        self.decoding = False
+        self.retracted = False
+        self.finished = False
+        self.reason: FinishReason = "stop"
+        self.matched: str | int | None = None
+        self.match: StopMatch | None = None
+        self.error: SglcError | None = None
+        self.scores: list[float] = []
+        self.reports: list[tuple[float, Top]] = []
+        # Set by `configure` for those that sample:
+        self.end_ids: frozenset[int] = frozenset()
+        self.sampler: Draw | None = None
+        self.watcher: StopWatcher | None = None
+        self.constraint: Any = None
+        self.state: Any = None
+        self.open_ids: np.ndarray | None = None
+
+    def configure(self, draw: Draw, end_ids: frozenset[int], watcher: StopWatcher | None,
+                  constraint: Any, open_ids: np.ndarray) -> None:
+        """Make it sample.  `end_ids` end it and are not kept; `open_ids`: a packed mask of all
+        ids but EOS.  It may be `finished` at once, if the constraint allows only that."""
+        self.sampler = draw
+        self.end_ids = end_ids
+        self.watcher = watcher
+        if constraint is not None:
+            self.constraint = constraint
+            self.open_ids = open_ids
+            self._look(constraint.start())
+
+    # -- page table --------------------------------------------------------------------------
+
+    def place(self, pieces: list[np.ndarray], pos: int) -> None:
+        """The tree's slots of positions `self.pos .. pos - 1`."""
+        at = self.pos
+        self._reserve(pos)
+        for piece in pieces:
+            end = at + len(piece)
+            self.context[at:end] = piece
+            at = end
+        self.pos = self.own = pos
+
+    def own_slot(self, slot: int) -> np.ndarray:
+        """Put the next position into a slot of its own; the page table up to there."""
+        pos = self.pos
+        if pos == len(self.context):
+            self._reserve(pos + 1)
+        self.context[pos] = slot
+        self.pos = pos = pos + 1
+        return self.context[:pos]
+
+    def _reserve(self, n: int) -> None:
+        if n > len(self.context):
+            grown = np.empty(max(n, 2 * len(self.context)), dtype=np.int64)
+            grown[:self.pos] = self.context[:self.pos]
+            self.context = grown
+
+    def reset(self) -> None:
+        """Forget the KV (the caller has given it back); what was sampled and scored stays."""
+        self.node = self.root
+        self.pos = self.own = 0
+        self.decoding = False
+        if self.count:
+            self.target = len(self.ids)
+            self.want = self.target - 1
+            self.border = self.target
+
+    # -- progress ----------------------------------------------------------------------------
+
+    def accept(self, token: int, report: tuple[float, Top] | None = None) -> bool:
+        """Take the token that was sampled; whether the sequence is finished."""
+        if token < 0:
+            return self.fail(self._impossible(token))
+        self.count += 1
+        draw = self.sampler
+        draw.index += 1  # type: ignore[union-attr]
+        if token in self.end_ids:
+            self.matched = token
+            named = token in self.request.sampling.stop_token_ids
+            return self._finish("stop" if named else "eos")
+        self.ids.append(token)
+        self.decoding = True
+        if report is not None:
+            self.reports.append(report)
+        if draw.tally is not None:  # type: ignore[union-attr]
+            draw.tally.add(token)  # type: ignore[union-attr]
+        if self.watcher is not None:
+            match = self.watcher.push(token)
+            if match is not None:
+                self.match = match
+                self.matched = match.matched
+                return self._finish("stop")
+        if self.constraint is not None:
+            state = self.constraint.advance(self.state, token)
+            if state is None:
+                return self.fail(self._impossible(-1))
+            if self._look(state):
+                return True
+        if self.count >= self.limit:
+            return self._finish("length")
+        return False
+
+    def _look(self, state: Any) -> bool:
+        """Enter a constraint state; whether nothing but the end can follow."""
+        self.state = state
+        words = self.constraint.mask(state)
+        if (words & self.open_ids).any():
+            self.sampler.words = words  # type: ignore[union-attr]
+            return False
+        if self.constraint.accepting(state):
+            return self._finish("constraint")
+        return self.fail(self._impossible(-1))
+
+    def _impossible(self, token: int) -> SglcError:
+        if token == -1 and self.constraint is not None:
+            return EngineError(
+                "SGLC505", "no token continues the constrained text",
+                why=f"after {self.count} tokens the constraint allows none that this tokenizer has",
+                fixes=["loosen the regular expression or schema"])
+        return EngineError("SGLC503", "the model gave no usable logits",
+                           why="they are not numbers" if token == -2 else "all are -inf")
+
+    def _finish(self, reason: FinishReason) -> bool:
+        self.reason = reason
+        self.finished = True
+        return True
+
+    def complete(self) -> None:
+        """Finish a sequence that does not sample: its KV and scores are there."""
+        self._finish("length" if self.request.kind == "generate" else "stop")
+
+    def fail(self, error: SglcError) -> bool:
+        """Finish with an error; always true."""
+        self.error = error
+        self.reason = "abort"
+        self.finished = True
+        return True
+
+    # -- outcome -----------------------------------------------------------------------------
+
+    def result(self, table: Ids[bytes]) -> Result:
+        """The answer to the request.  `table`: token id -> bytes."""
+        request = self.request
+        prompt = self.prompt_len
+        plain = request.want_prompt_logprobs_from is None or request.kind != "generate"
+        out = Result() if plain else GenerateResult()
+        out.prompt_tokens = prompt
+        out.cached_tokens = max(0, min(self.target, prompt) - self.computed)
+        out.output_tokens = self.count
+        out.finish_reason = self.reason
+        if self.error is not None:
+            out.error = self.error
+            return out
+        out.matched = self.matched
+        if request.kind == "score":
+            out.logprobs = self._scored(request.score_from)
+        elif request.kind == "generate":
+            kept = tuple(self.ids[prompt:])
+            if self.match is not None:
+                kept = kept[:self.match.kept]
+                out.leftover = self.match.leftover
+            out.ids = kept
+            text = b"".join([table[i] for i in kept]).decode("utf-8", "replace")
+            out.text = text + out.leftover
+            if self.reports:
+                reports = self.reports[:len(kept)]
+                out.logprobs = tuple([report[0] for report in reports])
+                if request.sampling.top_logprobs > 0:
+                    out.top_logprobs = tuple([report[1] for report in reports])
+            if isinstance(out, GenerateResult):
+                out.prompt_logprobs = self._scored(request.want_prompt_logprobs_from or 0)
+        return out
+
+    def _scored(self, first: int) -> tuple[float | None, ...]:
+        if first <= 0 and self.prompt_len:
+            return (None, *self.scores)
+        return tuple(self.scores)

@@ -1,0 +1,18 @@
+"""What ends a trace early."""
+
+from __future__ import annotations
+
+from sglc.errors import Diagnostic, Place
+
+
+class GraphBreak(Exception):
+    """The tracer must not go on: the program runs in the eager interpreter instead.
+
+    Carries the diagnostic that says what, where and why.
+    """
+
+    def __init__(self, code: str, what: str, *, place: Place | None = None, why: str = "",
+                 fixes: tuple[str, ...] = ()) -> None:
+        self.diagnostic = Diagnostic(
+            code, what, place, why, "the program runs in the eager interpreter", fixes)
+        super().__init__(str(self.diagnostic))

@@ -1,0 +1,129 @@
+"""Path exploration: one body, run once per combination of outcomes, merged into one graph.
+
+Each run replays the operations recorded so far and then records new ones.  Where the body asks
+for the truth of a run-time value, the recording splits into two segments; runs go on until every
+segment is complete.  (Replaying from the start: Koppel et al., thermometer continuations, 2018.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sglc.errors import Place
+from sglc.ir import types
+from sglc.ir.builder import Builder
+from sglc.ir.module import Attr, Lit, Op, Operand, Value
+from sglc.trace.breaks import GraphBreak
+
+MAX_PATHS = 64
+MAX_LOOP = 16  # explored outcomes at one place of the source on one path
+
+
+@dataclass(eq=False, slots=True)
+class Segment:
+    """Operations between two decisions.  `log` has one entry for each request to emit."""
+
+    builder: Builder
+    log: list[Op] = field(default_factory=list)
+    condition: Operand | None = None
+    place: Place | None = None
+    arms: tuple[Segment, Segment] | None = None  # (true, false)
+    results: tuple[Operand, ...] | None = None  # of a path that ended here
+
+    @property
+    def complete(self) -> bool:
+        if self.arms is not None:
+            return self.arms[0].complete and self.arms[1].complete
+        return self.results is not None
+
+
+class Recorder:
+    """The recording of one program over all its runs."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.root = Segment(builder)
+        self.paths = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a run at the top."""
+        self.segment = self.root
+        self.cursor = 0
+        self.places: dict[Place | None, int] = {}
+
+    @property
+    def complete(self) -> bool:
+        return self.root.complete
+
+    def emit(self, name: str, operands: Sequence[Operand], attrs: dict[str, Attr],
+             result_types: Sequence[types.Type], names: Sequence[str], place: Place | None) -> Op:
+        """A new operation, or the recorded one when replaying."""
+        segment = self.segment
+        if self.cursor < len(segment.log):
+            op = segment.log[self.cursor]
+            if (op.name != name or op.operands != tuple(operands) or op.attrs != attrs):
+                raise GraphBreak("SGLC111", "the program does not do the same when run again",
+                                 place=place, why="it depends on something that changes")
+            self.cursor += 1
+            return op
+        if segment.arms is not None or segment.results is not None:
+            raise GraphBreak("SGLC111", "the program does more when run again", place=place)
+        op = segment.builder.op(name, operands, attrs, result_types, place, names)
+        segment.log.append(op)
+        self.cursor += 1
+        return op
+
+    def decide(self, condition: Operand, place: Place | None) -> bool:
+        """The outcome of a run-time condition on this run; the other one is taken by another."""
+        count = self.places[place] = self.places.get(place, 0) + 1
+        if count > MAX_LOOP:
+            raise GraphBreak("SGLC120", f"a loop goes on past {MAX_LOOP} undecided rounds",
+                             place=place, fixes=("bound the loop: for _ in range(n)",))
+        segment = self.segment
+        if self.cursor < len(segment.log):
+            raise GraphBreak("SGLC111", "the program does not do the same when run again",
+                             place=place)
+        if segment.arms is None:
+            segment.condition, segment.place = condition, place
+            segment.arms = (Segment(segment.builder.region()), Segment(segment.builder.region()))
+        elif segment.condition != condition:
+            raise GraphBreak("SGLC111", "the program does not do the same when run again",
+                             place=place)
+        outcome = not segment.arms[0].complete
+        self.segment = segment.arms[0 if outcome else 1]
+        self.cursor = 0
+        return outcome
+
+    def finish(self, results: tuple[Operand, ...]) -> None:
+        """End a run with the path's results."""
+        self.paths += 1
+        if self.paths > MAX_PATHS:
+            raise GraphBreak("SGLC120", f"the program has more than {MAX_PATHS} paths",
+                             fixes=("use select or choices with fewer outcomes",))
+        self.segment.results = results
+
+    def merge(self) -> None:
+        """Turn the segments into `prompt.if` regions under one `prompt.return`."""
+        has_value = any(r[1] != Lit(None) for r in self._leaves(self.root))
+        self._close(self.root, "prompt.return", has_value)
+
+    def _leaves(self, segment: Segment) -> list[tuple[Operand, ...]]:
+        if segment.arms is None:
+            return [segment.results or ()]
+        return self._leaves(segment.arms[0]) + self._leaves(segment.arms[1])
+
+    def _close(self, segment: Segment, end: str, has_value: bool) -> None:
+        builder = segment.builder
+        if segment.arms is None:
+            assert segment.results is not None
+            builder.op(end, segment.results[: 1 + has_value])
+            return
+        for arm in segment.arms:
+            self._close(arm, "prompt.yield", has_value)
+        assert segment.condition is not None
+        results = (types.PROMPT, types.ANY)[: 1 + has_value]
+        op = builder.op("prompt.if", (segment.condition,), {}, results, segment.place, (),
+                        [arm.builder.block for arm in segment.arms])
+        values: tuple[Value, ...] = op.results
+        builder.op(end, values)

@@ -1,0 +1,424 @@
+"""What rewritten code calls instead of doing things itself (see `rewrite.py`).
+
+The rule for calls: sglc's own primitives, programs and functions that are handed a prompt state
+are traced through; known-pure functions on concrete values run; everything else breaks the graph.
+Nothing of unknown purity ever runs while tracing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import operator
+import re
+import textwrap
+from collections.abc import Callable, Iterable
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from sglc.ir import types
+from sglc.lang import expressions
+from sglc.trace.symbols import Frozen, Method, Opaque, Sym, contains_symbol, is_symbolic
+
+if TYPE_CHECKING:
+    from sglc.trace.tracer import Tracer
+
+PRIMITIVES = frozenset({
+    expressions.gen, expressions.gen_int, expressions.gen_string, expressions.select,
+    expressions.system, expressions.user, expressions.assistant, expressions.system_begin,
+    expressions.system_end, expressions.user_begin, expressions.user_end,
+    expressions.assistant_begin, expressions.assistant_end, expressions.special,
+    expressions.video, expressions.separate_reasoning})
+_TAKES_PARAMETERS = frozenset({expressions.gen, expressions.gen_int, expressions.gen_string,
+                               expressions.select, expressions.special})
+
+# Pure on concrete, plain values.
+_PURE = frozenset({
+    abs, all, any, ascii, bin, bool, bytes, chr, complex, dict, divmod, enumerate, float,
+    format, frozenset, hex, int, isinstance, issubclass, len, list, max, min, oct, ord, pow,
+    range, repr, reversed, round, set, slice, sorted, str, sum, tuple, zip, type,
+    json.dumps, json.loads, re.sub, re.findall, re.split, re.escape, re.match, re.search,
+    re.fullmatch, textwrap.dedent, textwrap.indent,
+    *(f for f in vars(math).values() if isinstance(f, BuiltinFunctionType))})
+_CONTAINERS = (list, dict, tuple, set, frozenset, str, int, float, bool, range, bytes,
+               type(None), re.Match)
+
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "Eq": operator.eq, "NotEq": operator.ne, "Lt": operator.lt, "LtE": operator.le,
+    "Gt": operator.gt, "GtE": operator.ge, "Is": operator.is_, "IsNot": operator.is_not,
+    "In": lambda a, b: a in b, "NotIn": lambda a, b: a not in b,
+}
+_INPLACE: dict[str, Callable[[Any, Any], Any]] = {
+    "Add": operator.iadd, "Sub": operator.isub, "Mult": operator.imul,
+    "Div": operator.itruediv, "FloorDiv": operator.ifloordiv, "Mod": operator.imod,
+    "Pow": operator.ipow, "BitOr": operator.ior, "BitAnd": operator.iand,
+    "BitXor": operator.ixor, "LShift": operator.ilshift, "RShift": operator.irshift,
+}
+
+
+def traced(value: Any) -> bool:
+    """Whether a value belongs to the trace (a state, a group of states, ...)."""
+    return getattr(type(value), "__sglc_traced__", False)
+
+
+class Hooks:
+    """The hooks of one function: where it reads outside names, and the tracer it belongs to."""
+
+    def __init__(self, tracer: Tracer, fn: FunctionType) -> None:
+        self.tracer = tracer
+        self.session = tracer.session
+        self.fn = fn
+        self.cells = dict(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True))
+
+    # -- names and attributes -------------------------------------------------------------
+    def outside(self, name: str) -> Any:
+        """A global or closure variable, guarded."""
+        session = self.session
+        key = (id(self.fn), name)
+        if key in session.frozen_globals:  # type: ignore[comparison-overlap]
+            return session.frozen_globals[key]  # type: ignore[index]
+        builtins = self.fn.__builtins__  # type: ignore[attr-defined]
+
+        def read() -> Any:
+            if name in self.cells:
+                return self.cells[name].cell_contents
+            if name in self.fn.__globals__:
+                return self.fn.__globals__[name]
+            return builtins[name]
+
+        try:
+            value = session.read_outside(f"{self.fn.__qualname__}:{name}", read)
+        except (KeyError, ValueError):
+            raise session.broken("SGLC111", f"the name {name!r} is not defined") from None
+        session.frozen_globals[key] = value  # type: ignore[index]
+        return value
+
+    def attribute(self, value: Any, name: str) -> Any:
+        if traced(value) or is_symbolic(value) or isinstance(value, expressions.Expr):
+            return getattr(value, name)
+        if isinstance(value, _CONTAINERS):
+            return getattr(value, name)
+        if isinstance(value, ModuleType):
+            return self.session.read_outside(f"{value.__name__}.{name}",
+                                             lambda: getattr(value, name))
+        if isinstance(inspect.getattr_static(type(value), name, None), FunctionType):
+            return getattr(value, name)  # a method: whether it may be called is for `call`
+        plain = type(value).__getattribute__ is object.__getattribute__
+        if plain and name in getattr(value, "__dict__", ()):
+            return self.session.read_outside(f"{kind_of(value)}@{id(value)}.{name}",
+                                             lambda: getattr(value, name))
+        raise self.session.broken("SGLC111", f"the attribute .{name} of {kind_of(value)}")
+
+    # -- calls ----------------------------------------------------------------------------
+    def call(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        session, tracer = self.session, self.tracer
+        if hasattr(type(fn), "__sglc_program__"):
+            return tracer.call_program(fn, args, kwargs)
+        if _hashable(fn) and fn in PRIMITIVES:
+            if fn in _TAKES_PARAMETERS:
+                args, kwargs = self._parameters(fn, args, kwargs)
+            return fn(*args, **kwargs)
+        if isinstance(fn, Method) or traced(fn):
+            return fn(*args, **kwargs)
+        if isinstance(fn, (Sym, Opaque, Frozen)):
+            raise session.broken("SGLC112", "a value from outside is called")
+        owner = getattr(fn, "__self__", None)
+        if owner is not None and (traced(owner) or is_symbolic(owner)):
+            return fn(*args, **kwargs)
+        if isinstance(fn, FunctionType) and fn.__globals__.get("__sglc__") is not None:
+            return fn(*args, **kwargs)  # a function of the body itself
+        if isinstance(owner, _CONTAINERS) and not isinstance(fn, MethodType):
+            return self._container_method(fn, owner, args, kwargs)
+        if _hashable(fn) and fn in _PURE:
+            return self._pure(fn, args, kwargs)
+        if any(traced(a) for a in (*args, *kwargs.values())):
+            if isinstance(fn, FunctionType):
+                return tracer.inline(fn, args, kwargs)
+            if isinstance(fn, MethodType) and isinstance(fn.__func__, FunctionType):
+                return tracer.inline(fn.__func__, (fn.__self__, *args), kwargs)
+        name = getattr(fn, "__qualname__", None) or kind_of(fn)
+        raise session.broken(
+            "SGLC112", f"the call of {name}() is of unknown purity",
+            why="the tracer never runs code whose effects it does not know")
+
+    def _parameters(self, fn: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Generation parameters are concrete: symbols are pinned by guards, choices stay."""
+        session = self.session
+
+        def pin(name: str, value: Any) -> Any:
+            if name == "choices":
+                if isinstance(value, Sym):
+                    return session.elements(value)
+                return list(value) if isinstance(value, Frozen) else value
+            if isinstance(value, Sym):
+                if value.recipe is not None and value.example is None:
+                    return None
+                return session.concrete(value, f"the parameter {name}=")
+            if isinstance(value, Frozen):
+                return [pin(name, v) for v in value]
+            if type(value) in (list, tuple):
+                return type(value)(pin(name, v) for v in value)
+            return value
+
+        bound = inspect.signature(fn).bind(*args, **kwargs)
+        return (), {k: pin(k, v) for name, value in bound.arguments.items()
+                    for k, v in (value.items() if name in ("kwargs", "unsupported")
+                                 else ((name, value),))}
+
+    def _pure(self, fn: Any, args: tuple, kwargs: dict) -> Any:
+        session = self.session
+        if fn is isinstance and len(args) == 2:
+            return self._isinstance(*args)
+        if fn is type and len(args) == 1 and is_symbolic(args[0]):
+            raise session.need(args[0], "its type")
+        if fn is len and len(args) == 1:
+            return len(args[0])
+        if fn in (str, int, float, bool) and len(args) == 1 and isinstance(args[0], Sym):
+            if fn is str and args[0].is_text:
+                return args[0]
+            if fn is bool:
+                return session.truth(args[0])
+            if fn is int and args[0].type == types.INT:
+                return args[0]
+            return session.compute(fn.__name__, args[0])
+        if fn is range:
+            return range(*[session.concrete_int(a, "a count") if isinstance(a, Sym) else a
+                           for a in args])
+        if fn in (list, tuple, enumerate, zip, reversed) and not kwargs.get("strict"):
+            args = tuple(list(self.iterate(a)) if is_symbolic(a) or traced(a) else a for a in args)
+            return fn(*args, **kwargs)
+        if fn is dict and all(isinstance(a, Frozen) for a in args):
+            return dict(*[a._items() for a in args], **kwargs)
+        if any(traced(a) for a in args):
+            raise session.broken("SGLC111", f"{fn.__name__}() of a prompt state")
+        if any(contains_symbol(a) for a in (*args, *kwargs.values())):
+            args = tuple(self._concrete(a, f"{fn.__name__}()") for a in args)
+            kwargs = {k: self._concrete(v, f"{fn.__name__}()") for k, v in kwargs.items()}
+        return fn(*args, **kwargs)
+
+    def _concrete(self, value: Any, what: str) -> Any:
+        session = self.session
+        if isinstance(value, Sym):
+            return session.concrete(value, f"the value, for {what},")
+        if isinstance(value, Frozen):
+            items = [self._concrete(v, what) for v in value.items]
+            return value.kind(items) if value.keys is None else dict(
+                zip(value.keys, items, strict=True))
+        if type(value) in (list, tuple):
+            return type(value)(self._concrete(v, what) for v in value)
+        if type(value) is dict:
+            return {k: self._concrete(v, what) for k, v in value.items()}
+        if is_symbolic(value) or traced(value):
+            raise session.need(value, f"the value, for {what},")
+        return value
+
+    def _isinstance(self, value: Any, kinds: Any) -> bool:
+        if isinstance(value, Frozen):
+            return issubclass(value.kind, kinds)
+        if isinstance(value, Sym):
+            table = {"text": str, "choice": str, "int": int, "float": float, "bool": bool}
+            python = table.get(value.type.name)
+            if python is None:
+                raise self.session.need(value, "its type")
+            return issubclass(python, kinds)
+        if is_symbolic(value):
+            raise self.session.need(value, "its type")
+        return isinstance(value, kinds)
+
+    def _container_method(self, fn: Any, owner: Any, args: tuple, kwargs: dict) -> Any:
+        name = fn.__name__
+        if isinstance(owner, str):
+            if name == "join" and len(args) == 1:
+                return self._join(owner, list(self.iterate(args[0])))
+            if any(contains_symbol(a) for a in (*args, *kwargs.values())):
+                if name == "format" and not kwargs:
+                    return self._format_method(owner, args)
+                if kwargs:
+                    raise self.session.need(args, f"the arguments of .{name}()")
+                return self.session.compute("text." + name, owner, *args)
+        elif isinstance(owner, (int, float, bytes, re.Match)) and any(
+                contains_symbol(a) for a in args):
+            raise self.session.need(args, f"the arguments of .{name}()")
+        return fn(*args, **kwargs)
+
+    def _join(self, separator: str, items: list[Any]) -> Any:
+        out: Any = ""
+        for i, item in enumerate(items):
+            if not (isinstance(item, str) or (isinstance(item, Sym) and item.is_text)):
+                raise self.session.broken("SGLC111", f"join() of a {kind_of(item)}")
+            out = item if i == 0 else out + separator + item
+        return out
+
+    def _format_method(self, template: str, args: tuple) -> Any:
+        import string
+
+        parts: list[Any] = []
+        auto = 0
+        try:
+            for text, name, spec, conversion in string.Formatter().parse(template):
+                if text:
+                    parts.append(text)
+                if name is None:
+                    continue
+                if name == "":
+                    name, auto = str(auto), auto + 1
+                if not name.isdigit() or "{" in (spec or ""):
+                    raise ValueError
+                parts.append((args[int(name)], conversion or "", spec or ""))
+        except (ValueError, IndexError):
+            raise self.session.broken("SGLC111", f"the format {template!r}") from None
+        return self.session.format(parts)
+
+    # -- operators ------------------------------------------------------------------------
+    def fstring(self, *parts: Any) -> Any:
+        return self.session.format(parts)
+
+    def percent(self, left: Any, right: Any) -> Any:
+        if isinstance(left, str) and contains_symbol(right):
+            values = right if isinstance(right, tuple) else (right,)
+            pieces = left.split("%s")
+            if "%" in "".join(pieces) or len(pieces) != len(values) + 1:
+                raise self.session.broken("SGLC111", f"the format {left!r} % ...",
+                                          fixes=("use an f-string",))
+            parts: list[Any] = [pieces[0]]
+            for value, piece in zip(values, pieces[1:], strict=True):
+                parts += [(value, "s", ""), piece]
+            return self.session.format(parts)
+        return left % right
+
+    def compare(self, left: Any, *rest: tuple[str, Callable[[], Any]]) -> Any:
+        result: Any = True
+        for i, (op, thunk) in enumerate(rest):
+            if i and not self.session.truth(result):
+                return result
+            right = thunk()
+            result = self._compare_one(op, left, right)
+            left = right
+        return result
+
+    def _compare_one(self, op: str, left: Any, right: Any) -> Any:
+        session = self.session
+        if op in ("Is", "IsNot"):
+            return self._identity(left, right) == (op == "Is")
+        if op in ("In", "NotIn"):
+            found = self._contains(left, right)
+            return found if op == "In" else self.negate(found)
+        if isinstance(left, Sym) or isinstance(right, Sym):
+            if any(isinstance(v, (Frozen, Opaque)) or traced(v) for v in (left, right)):
+                raise session.need(left, "a comparison")
+            name = {"Eq": "eq", "NotEq": "ne", "Lt": "lt", "LtE": "le", "Gt": "gt",
+                    "GtE": "ge"}[op]
+            return session.compute(name, left, right)
+        if isinstance(left, (Frozen, Opaque)) or isinstance(right, (Frozen, Opaque)):
+            left, right = (self._concrete(v, "a comparison") for v in (left, right))
+        elif contains_symbol(left) or contains_symbol(right):
+            left, right = (self._concrete(v, "a comparison") for v in (left, right))
+        return _OPERATORS[op](left, right)
+
+    def _identity(self, left: Any, right: Any) -> bool:
+        for a, b in ((left, right), (right, left)):
+            if isinstance(a, (Sym, Frozen)):
+                if b is None or b is True or b is False:
+                    if isinstance(a, Sym) and a.type.name in ("any", "json", "bool"):
+                        raise self.session.need(a, "its identity")
+                    return False  # None and booleans are never symbolic
+                if a is b:
+                    return True
+                raise self.session.need(a, "its identity")
+            if isinstance(a, Opaque):
+                raise self.session.need(a, "its identity")
+        return left is right
+
+    def _contains(self, item: Any, container: Any) -> Any:
+        if isinstance(container, Sym):
+            return self.session.compute("contains", container, item)
+        if isinstance(container, str) and isinstance(item, Sym):
+            return self.session.compute("contains", container, item)
+        if traced(container):
+            return item in container
+        if isinstance(container, Frozen):
+            container = container.keys if container.keys is not None else container.items
+        if isinstance(container, (dict, set, frozenset)) and isinstance(item, Sym):
+            container = list(container)
+        if isinstance(container, (list, tuple)):
+            return any(self.session.truth(self._compare_one("Eq", item, x)) for x in container)
+        return item in container
+
+    def negate(self, value: Any) -> Any:
+        if isinstance(value, Sym) and (value.recipe is None):
+            return self.session.compute("not", value)
+        return not self.truth(value)
+
+    def truth(self, value: Any) -> bool:
+        return self.session.truth(value)
+
+    def all_of(self, *thunks: Callable[[], Any]) -> Any:
+        value: Any = None
+        for i, thunk in enumerate(thunks):
+            value = thunk()
+            if i < len(thunks) - 1 and not self.truth(value):
+                return value
+        return value
+
+    def any_of(self, *thunks: Callable[[], Any]) -> Any:
+        value: Any = None
+        for i, thunk in enumerate(thunks):
+            value = thunk()
+            if i < len(thunks) - 1 and self.truth(value):
+                return value
+        return value
+
+    # -- items, loops, scopes -------------------------------------------------------------
+    def iterate(self, value: Any) -> Iterable[Any]:
+        if isinstance(value, Sym):
+            return self.session.elements(value)
+        if isinstance(value, Opaque):
+            value._no()
+        return value  # type: ignore[no-any-return]
+
+    def item(self, value: Any, key: Any) -> Any:
+        if isinstance(key, Sym) and not isinstance(value, Sym):
+            key = self.session.concrete(key, "an index")
+        return value[key]
+
+    def store(self, container: Any, key: Any, value: Any) -> None:
+        self._writable(container)
+        container[key] = value
+
+    def update(self, container: Any, key: Any, op: str, value: Any) -> None:
+        self._writable(container)
+        container[key] = _INPLACE[op](container[key], value)
+
+    def _writable(self, container: Any) -> None:
+        if traced(container) or type(container) in (list, dict):
+            return
+        raise self.session.broken("SGLC113", f"an item of {kind_of(container)} is changed")
+
+    def augment(self, left: Any, op: str, right: Any) -> Any:
+        if op == "Mod":
+            return self.percent(left, right)
+        if not (traced(left) or is_symbolic(left) or isinstance(left, (*_CONTAINERS,
+                                                                      expressions.Expr))):
+            raise self.session.broken("SGLC113", f"{kind_of(left)} is changed in place")
+        if isinstance(left, Frozen):
+            raise self.session.broken("SGLC113", f"{left.what} is changed in place",
+                                      fixes=("work on a copy: list(...)",))
+        if isinstance(left, list) and isinstance(right, Frozen):
+            right = list(right)
+        return _INPLACE[op](left, right)
+
+    def context(self, manager: Any) -> Any:
+        if traced(manager) or isinstance(manager, expressions.RoleScope):
+            return manager
+        raise self.session.broken("SGLC111", f"with {kind_of(manager)}")
+
+
+def _hashable(value: Any) -> bool:
+    return isinstance(value, (FunctionType, BuiltinFunctionType, type))
+
+
+def kind_of(value: Any) -> str:
+    if isinstance(value, (Frozen, Opaque)):
+        return getattr(value, "what", None) or value._what  # type: ignore[union-attr]
+    return f"a {type(value).__name__}"

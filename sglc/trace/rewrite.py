@@ -1,0 +1,299 @@
+"""Rewriting a function's syntax tree so that nothing happens behind the tracer's back.
+
+Calls, f-strings, comparisons, boolean operators, branches, loops, subscripts and attribute reads
+go through the hooks in `hooks.py` (the name `__sglc__` in the rewritten code).  A construct
+without a hook breaks the graph before anything runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import dis
+import inspect
+import textwrap
+from types import CodeType, FunctionType
+from typing import Any
+
+from sglc.errors import Place
+from sglc.trace.breaks import GraphBreak
+
+_HOOKS = "__sglc__"
+
+
+def source_tree(fn: FunctionType) -> ast.FunctionDef:
+    """The function's syntax tree with true line numbers; GraphBreak SGLC114 without source."""
+    place = Place(fn.__code__.co_filename, fn.__code__.co_firstlineno)
+    try:
+        lines, first = inspect.getsourcelines(fn)
+        tree = ast.parse(textwrap.dedent("".join(lines)))
+    except (OSError, TypeError, SyntaxError, IndentationError) as e:
+        raise GraphBreak("SGLC114", f"the source of {fn.__name__!r} cannot be read", place=place,
+                         why=str(e), fixes=("define the program in a file or a notebook cell",
+                                            )) from None
+    ast.increment_lineno(tree, first - 1)
+    node = tree.body[0] if tree.body else None
+    if isinstance(node, ast.AsyncFunctionDef):
+        raise GraphBreak("SGLC111", "an async program body cannot be traced", place=place)
+    if not isinstance(node, ast.FunctionDef):
+        raise GraphBreak("SGLC114", f"the source of {fn.__name__!r} is not a function",
+                         place=place)
+    if node.name != fn.__name__:
+        raise GraphBreak("SGLC114", f"the source found for {fn.__name__!r} is another function",
+                         place=place)
+    return node
+
+
+def rewrite(fn: FunctionType) -> tuple[CodeType, tuple[str, ...]]:
+    """The rewritten function's code (a module that defines it inside a factory), and the names
+    that it reads from outside itself."""
+    node = source_tree(fn)
+    file = fn.__code__.co_filename
+    _Check(file).visit(node)
+    outside = _outside_names(fn, node)
+    node.decorator_list = []
+    node.returns = None
+    for arg in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs,
+                node.args.vararg, node.args.kwarg]:
+        if arg is not None:
+            arg.annotation = None
+    node.args.defaults = [ast.copy_location(ast.Constant(None), d) for d in node.args.defaults]
+    node.args.kw_defaults = [None if d is None else ast.copy_location(ast.Constant(None), d)
+                             for d in node.args.kw_defaults]
+    node.body = [_Rewrite(set(outside)).visit(stmt) for stmt in node.body]
+    module = ast.Module([node], [])
+    ast.fix_missing_locations(module)
+    return compile(module, file, "exec"), outside
+
+
+def _outside_names(fn: FunctionType, node: ast.FunctionDef) -> tuple[str, ...]:
+    """Globals and closure variables that the function, or functions inside it, read."""
+    names: set[str] = set(fn.__code__.co_freevars)
+    todo = [fn.__code__]
+    while todo:
+        code = todo.pop()
+        names.update(i.argval for i in dis.get_instructions(code)
+                     if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+        todo.extend(c for c in code.co_consts if isinstance(c, CodeType))
+    bound = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)
+             and not isinstance(n.ctx, ast.Load)}
+    bound |= {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)}
+    bound |= {n.name for n in ast.walk(node) if isinstance(n, ast.FunctionDef) and n is not node}
+    if both := sorted(names & bound):
+        place = Place(fn.__code__.co_filename, node.lineno)
+        raise GraphBreak("SGLC111", f"the name {both[0]!r} is both local and from outside",
+                         place=place, fixes=("rename one of the two",))
+    return tuple(sorted(names))
+
+
+class _Check(ast.NodeVisitor):
+    """Breaks on what the tracer cannot follow."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.depth = 0
+
+    def refuse(self, node: ast.AST, what: str, code: str = "SGLC111") -> GraphBreak:
+        place = Place(self.file, getattr(node, "lineno", 1), getattr(node, "col_offset", 0) + 1)
+        return GraphBreak(code, f"the tracer cannot follow {what}", place=place)
+
+    _REFUSED: dict[type[ast.AST], str] = {
+        ast.Try: "try", ast.Yield: "yield", ast.YieldFrom: "yield from", ast.Await: "await",
+        ast.AsyncFor: "async for", ast.AsyncWith: "async with", ast.Global: "global",
+        ast.Nonlocal: "nonlocal", ast.Import: "an import inside a program",
+        ast.ImportFrom: "an import inside a program", ast.Raise: "raise", ast.Assert: "assert",
+        ast.Match: "match", ast.ClassDef: "a class inside a program",
+        ast.AsyncFunctionDef: "an async function", ast.NamedExpr: "an assignment expression",
+        ast.Delete: "del",
+    }
+
+    def visit(self, node: ast.AST) -> None:
+        what = self._REFUSED.get(type(node))
+        if what is None and type(node).__name__ == "TryStar":
+            what = "try"
+        if what is not None:
+            raise self.refuse(node, what)
+        if isinstance(node, ast.FunctionDef):
+            if self.depth and node.decorator_list:
+                raise self.refuse(node, "a decorated function inside a program")
+            self.depth += 1
+        if isinstance(node, (ast.Assign, ast.For, ast.comprehension)):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                self._target(target, isinstance(node, ast.Assign))
+        if isinstance(node, (ast.AugAssign, ast.AnnAssign)):
+            self._target(node.target, True)
+        if isinstance(node, ast.With):
+            for item in node.items:
+                if item.optional_vars is not None:
+                    self._target(item.optional_vars, False)
+        if isinstance(node, ast.Name) and node.id in ("locals", "globals", "vars", "eval", "exec",
+                                                      "super", "__class__"):
+            raise self.refuse(node, f"{node.id}()")
+        self.generic_visit(node)
+
+    def _target(self, target: ast.AST, whole: bool) -> None:
+        if isinstance(target, ast.Attribute):
+            raise self.refuse(target, "a store to an attribute", "SGLC113")
+        if isinstance(target, ast.Subscript) and not whole:
+            raise self.refuse(target, "a store to an item here", "SGLC113")
+        if isinstance(target, (ast.Tuple, ast.List)):
+            for t in target.elts:
+                self._target(t, False)
+
+
+def _hook(name: str, *args: ast.expr, at: ast.AST) -> ast.Call:
+    call = ast.Call(ast.Attribute(ast.Name(_HOOKS, ast.Load()), name, ast.Load()), list(args), [])
+    return ast.copy_location(call, at)
+
+
+def _lambda(body: ast.expr) -> ast.Lambda:
+    empty = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+    return ast.copy_location(ast.Lambda(empty, body), body)
+
+
+class _Rewrite(ast.NodeTransformer):
+    """Puts the hooks in."""
+
+    def __init__(self, outside: set[str]) -> None:
+        self.outside = outside
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if isinstance(node.ctx, ast.Load) and node.id in self.outside:
+            return _hook("outside", ast.Constant(node.id), at=node)
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        call = ast.Call(ast.Attribute(ast.Name(_HOOKS, ast.Load()), "call", ast.Load()),
+                        [node.func, *node.args], node.keywords)
+        return ast.copy_location(call, node)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.expr:
+        parts: list[ast.expr] = []
+        for value in node.values:
+            if isinstance(value, ast.Constant):
+                parts.append(value)
+                continue
+            assert isinstance(value, ast.FormattedValue)
+            spec: ast.expr = ast.Constant("")
+            if value.format_spec is not None:
+                spec = self.visit(value.format_spec)
+            conversion = "" if value.conversion == -1 else chr(value.conversion)
+            parts.append(ast.Tuple([self.visit(value.value), ast.Constant(conversion), spec],
+                                   ast.Load()))
+        return _hook("fstring", *parts, at=node)
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        self.generic_visit(node)
+        rest: list[ast.expr] = []
+        for op, right in zip(node.ops, node.comparators, strict=True):
+            rest.append(ast.Tuple([ast.Constant(type(op).__name__), _lambda(right)], ast.Load()))
+        return _hook("compare", node.left, *rest, at=node)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
+        self.generic_visit(node)
+        name = "all_of" if isinstance(node.op, ast.And) else "any_of"
+        return _hook(name, *[_lambda(v) for v in node.values], at=node)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
+        self.generic_visit(node)
+        if isinstance(node.op, ast.Not):
+            return _hook("negate", node.operand, at=node)
+        return node
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        self.generic_visit(node)
+        if isinstance(node.op, ast.Mod):
+            return _hook("percent", node.left, node.right, at=node)
+        return node
+
+    def visit_If(self, node: ast.If) -> ast.stmt:
+        self.generic_visit(node)
+        node.test = _hook("truth", node.test, at=node.test)
+        return node
+
+    def visit_While(self, node: ast.While) -> ast.stmt:
+        self.generic_visit(node)
+        node.test = _hook("truth", node.test, at=node.test)
+        return node
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.expr:
+        self.generic_visit(node)
+        node.test = _hook("truth", node.test, at=node.test)
+        return node
+
+    def visit_For(self, node: ast.For) -> ast.stmt:
+        self.generic_visit(node)
+        node.iter = _hook("iterate", node.iter, at=node.iter)
+        return node
+
+    def visit_comprehension(self, node: ast.comprehension) -> ast.comprehension:
+        self.generic_visit(node)
+        node.iter = _hook("iterate", node.iter, at=node.iter)
+        node.ifs = [_hook("truth", test, at=test) for test in node.ifs]
+        return node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        self.generic_visit(node)
+        return _hook("attribute", node.value, ast.Constant(node.attr), at=node)
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+        self.generic_visit(node)
+        if isinstance(node.ctx, ast.Load):
+            return _hook("item", node.value, node.slice, at=node)
+        return node
+
+    def visit_Slice(self, node: ast.Slice) -> ast.expr:
+        self.generic_visit(node)
+        none = ast.Constant(None)
+        call = ast.Call(ast.Name("slice", ast.Load()),
+                        [node.lower or none, node.upper or none, node.step or none], [])
+        return ast.copy_location(call, node)
+
+    def visit_Assign(self, node: ast.Assign) -> ast.stmt:
+        self.generic_visit(node)
+        if len(node.targets) == 1 and isinstance(node.targets[0], ast.Subscript):
+            target = node.targets[0]
+            call = _hook("store", target.value, target.slice, node.value, at=node)
+            return ast.copy_location(ast.Expr(call), node)
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
+        if node.value is None:
+            return ast.copy_location(ast.Pass(), node)
+        return self.visit_Assign(ast.copy_location(ast.Assign([node.target], node.value), node))
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.stmt:
+        self.generic_visit(node)
+        if isinstance(node.target, ast.Subscript):
+            call = _hook("update", node.target.value, node.target.slice,
+                         ast.Constant(type(node.op).__name__), node.value, at=node)
+            return ast.copy_location(ast.Expr(call), node)
+        load = ast.copy_location(ast.Name(node.target.id, ast.Load()), node)  # type: ignore
+        value = _hook("augment", load, ast.Constant(type(node.op).__name__), node.value, at=node)
+        return ast.copy_location(ast.Assign([node.target], value), node)
+
+    def visit_With(self, node: ast.With) -> ast.stmt:
+        self.generic_visit(node)
+        for item in node.items:
+            item.context_expr = _hook("context", item.context_expr, at=item.context_expr)
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.stmt:
+        node.returns = None
+        for arg in ast.walk(node.args):
+            if isinstance(arg, ast.arg):
+                arg.annotation = None
+        self.generic_visit(node)
+        return node
+
+
+def instantiate(code: CodeType, fn: FunctionType, hooks: Any) -> FunctionType:
+    """The rewritten form of `fn` over its hooks."""
+    import builtins
+
+    inner = next(c for c in code.co_consts
+                 if isinstance(c, CodeType) and c.co_name == fn.__name__)
+    out = FunctionType(inner, {_HOOKS: hooks, "__builtins__": builtins}, fn.__name__,
+                       fn.__defaults__)
+    out.__kwdefaults__ = fn.__kwdefaults__
+    return out

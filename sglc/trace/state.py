@@ -1,0 +1,286 @@
+"""The prompt state while tracing: the same surface as the eager one, recording IR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from sglc.ir import types
+from sglc.ir.module import Lit, Operand
+from sglc.lang.expressions import (
+    Gen,
+    PromptSurface,
+    RoleBegin,
+    RoleEnd,
+    RoleTracker,
+    Select,
+    SpecialToken,
+    broadcast,
+    check_fork,
+    check_join,
+    check_part,
+    gather_names,
+)
+from sglc.trace.session import Session
+from sglc.trace.symbols import Frozen, Sym
+
+
+class TraceState(PromptSurface):
+    """A prompt being traced.  `observable`: its variables are those of the run's result."""
+
+    __sglc_traced__ = True
+    __slots__ = ("_begin", "_calls", "_forks", "_observable", "_path", "_prompt", "_roles",
+                 "_session", "_variables")
+
+    def __init__(self, session: Session, prompt: Operand, path: tuple[int, ...] = (), *,
+                 observable: bool = False, variables: dict[Any, Any] | None = None,
+                 roles: RoleTracker | None = None, begin: Operand | None = None) -> None:
+        self._session = session
+        self._prompt = prompt
+        self._path = path
+        self._observable = observable
+        self._variables: dict[Any, Any] = dict(variables or {})
+        self._roles = roles or RoleTracker()
+        self._begin = begin  # of the open message's content
+        self._calls = 0
+        self._forks = 0
+
+    # -- building -------------------------------------------------------------------------
+    def _add(self, part: Any) -> None:
+        session = self._session
+        if isinstance(part, str):
+            if part:
+                self._step("prompt.append", Lit(part))
+        elif isinstance(part, Gen):
+            self._gen(part)
+        elif isinstance(part, Select):
+            self._select(part)
+        elif isinstance(part, RoleBegin):
+            history = self._roles.begin(part.role)
+            self._step("prompt.role_begin", role=part.role, history=history)
+            self._begin = self._prompt
+        elif isinstance(part, RoleEnd):
+            history = self._roles.end(part.role)
+            end, begin = self._prompt, self._begin
+            self._step("prompt.role_end", role=part.role, history=history)
+            if self._observable and begin is not None:
+                session.emit("prompt.message", (begin, end), {"role": part.role})
+        elif isinstance(part, SpecialToken):
+            self._step("prompt.special", token=part.name)
+        elif isinstance(part, Sym):
+            if part.type in (types.INT, types.FLOAT, types.BOOL):
+                check_part(part.example)  # the same error as for a plain number
+            self._step("prompt.append", session.text_operand(part))
+        else:
+            raise session.broken("SGLC111", f"a {type(part).__name__} is appended to a prompt")
+
+    def _step(self, op: str, *operands: Operand, **attrs: Any) -> None:
+        self._prompt = self._session.emit(op, (self._prompt, *operands), attrs,
+                                          (types.PROMPT,)).results[0]
+
+    def _next_path(self) -> tuple[int, ...]:
+        path = (*self._path, self._calls)
+        self._calls += 1
+        return path
+
+    def _gen(self, part: Gen) -> None:
+        session = self._session
+        given = part.params.given()
+        n = given.get("n", 1)
+        value_type = types.TEXT if n == 1 else types.list_of(types.TEXT)
+        attrs = {**given, "path": self._next_path()}
+        if part.name is not None:
+            attrs["name"] = part.name
+        op = session.emit("prompt.gen", (self._prompt,), attrs,
+                          (types.PROMPT, value_type, types.META), ("", part.name or "", ""))
+        self._prompt = op.results[0]
+        value: Any = Sym(session, op.results[1], value_type)
+        if n > 1:
+            items = [Sym(session, session.emit(
+                "prompt.compute", (op.results[1], Lit(i)), {"fn": "getitem"},
+                (types.TEXT,)).results[0], types.TEXT) for i in range(n)]
+            value = Frozen(session, list, items, None, f"the variable {part.name!r}")
+        self._define(part.name, value, op.results[1], op.results[2])
+
+    def _select(self, part: Select) -> None:
+        session = self._session
+        choices = [session.text_operand(c) for c in part.choices]
+        plain = [c for c in part.choices if isinstance(c, str)]
+        type_ = types.choice(*plain) if len(plain) == len(choices) else types.TEXT
+        attrs: dict[str, Any] = {"path": self._next_path(), "method": part.method}
+        if part.name is not None:
+            attrs["name"] = part.name
+        op = session.emit("prompt.select", (self._prompt, *choices), attrs,
+                          (types.PROMPT, type_, types.SCORES), ("", part.name or "", ""))
+        self._prompt = op.results[0]
+        self._define(part.name, Sym(session, op.results[1], type_), op.results[1], op.results[2])
+
+    def _define(self, name: Any, value: Any, operand: Operand | None = None,
+                meta: Operand | None = None) -> None:
+        self._variables[name] = value
+        if not self._observable:
+            return
+        session = self._session
+        session.names.setdefault(name)
+        session.emit("prompt.bind", (session.operand(value) if operand is None else operand,),
+                     {"name": name})
+        if meta is not None:
+            session.emit("prompt.meta", (meta,), {"name": name})
+
+    def set_var(self, name: Any, value: Any) -> None:
+        if isinstance(value, (list, dict)) and not isinstance(value, list):
+            raise self._session.broken("SGLC111", "a dict is set as a variable")
+        self._define(name, list(value) if type(value) is list else value)
+
+    __setitem__ = set_var
+
+    def var_scope(self, name: str) -> Scope:
+        """The text added inside the block becomes variable `name`."""
+        def leave(begin: Any) -> None:
+            span = self._session.emit("prompt.span", (begin, self._prompt), {}, (types.TEXT,))
+            self._define(name, Sym(self._session, span.results[0], types.TEXT), span.results[0])
+
+        return Scope(lambda: (self, self._prompt), leave)
+
+    # -- forks ----------------------------------------------------------------------------
+    def fork(self, size: int = 1, position_ids_offset: Any = None, *,
+             number: int | None = None) -> TraceGroup:
+        """As the eager state's."""
+        size = size if number is None else number
+        if isinstance(size, Sym):
+            size = self._session.concrete_int(size, "the number of forks")
+        check_fork(size, position_ids_offset)
+        ordinal = self._forks
+        self._forks += 1
+        base = self._prompt
+        op = self._session.emit("prompt.fork", (base,), {"size": size}, (types.PROMPT,) * size)
+        children = [
+            TraceState(self._session, value, (*self._path, ordinal, i),
+                       variables=self._variables, roles=self._roles.copy(), begin=self._begin)
+            for i, value in enumerate(op.results)]
+        return TraceGroup(children, self, base)
+
+    def copy(self) -> Scope:
+        """A fork of one, joined at the end of the block."""
+        def enter() -> tuple[Any, Any]:
+            group = self.fork(1)
+            return group[0], group
+
+        return Scope(enter, lambda group: group.join())
+
+    # -- reading --------------------------------------------------------------------------
+    def get_var(self, name: Any, timeout: float | None = None) -> Any:
+        if name not in self._variables:
+            raise self._session.broken("SGLC111", f"the variable {name!r} is read before anything "
+                                                  "produces it")
+        value = self._variables[name]
+        return list(value) if type(value) is list else value
+
+    __getitem__ = get_var
+
+    def __contains__(self, name: Any) -> bool:
+        return name in self._variables
+
+    def text(self) -> Any:
+        op = self._session.emit("prompt.text", (self._prompt,), {}, (types.TEXT,))
+        return Sym(self._session, op.results[0], types.TEXT)
+
+    def sync(self) -> None:
+        """Nothing to wait for while tracing."""
+
+    def _refuse(self, what: str) -> Any:
+        raise self._session.broken("SGLC110", f"the program reads {what} while it runs")
+
+    def messages(self) -> Any:
+        return self._refuse("messages()")
+
+    def get_meta_info(self, name: Any, timeout: float | None = None) -> Any:
+        return self._refuse("get_meta_info()")
+
+    def error(self) -> Any:
+        return self._refuse("error()")
+
+    def text_iter(self, var_name: Any = None) -> Any:
+        return self._refuse("text_iter()")
+
+    def text_async_iter(self, var_name: Any = None, return_meta_data: bool = False) -> Any:
+        return self._refuse("text_async_iter()")
+
+    def token_ids(self) -> Any:
+        return self._refuse("token_ids()")
+
+    def __repr__(self) -> str:
+        return self._refuse("its text")  # type: ignore[no-any-return]
+
+    __str__ = __repr__
+
+    @property
+    def ret_value(self) -> Any:
+        return self._refuse("ret_value")
+
+    @property
+    def seed(self) -> Any:
+        return self._refuse("its seed")
+
+
+class Scope(AbstractContextManager[Any]):
+    """`with` blocks of a traced state."""
+
+    __sglc_traced__ = True
+
+    def __init__(self, enter: Callable[[], tuple[Any, Any]],
+                 leave: Callable[[Any], None]) -> None:
+        self._enter = enter
+        self._leave = leave
+        self._kept: Any = None
+
+    def __enter__(self) -> Any:
+        target, self._kept = self._enter()
+        return target
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        if kind is None:
+            self._leave(self._kept)
+
+
+class TraceGroup:
+    """The states of a traced fork."""
+
+    __sglc_traced__ = True
+
+    def __init__(self, states: list[TraceState], parent: TraceState, base: Operand) -> None:
+        self._states = states
+        self._parent = parent
+        self._base = base
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __iter__(self) -> Iterator[TraceState]:
+        return iter(self._states)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._states[index]
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        if self._states[index] is not value:
+            raise self._parent._session.broken("SGLC111", "a state of a fork is replaced")
+
+    def __iadd__(self, other: Any) -> TraceGroup:
+        for state, part in zip(self._states, broadcast(other, len(self._states)), strict=True):
+            state += part
+        return self
+
+    def join(self, mode: str = "gather_variable") -> None:
+        """As the eager group's."""
+        check_join(mode)
+        parent = self._parent
+        operands = [parent._prompt, self._base, *(s._prompt for s in self._states)]
+        op = parent._session.emit("prompt.join", operands, {"mode": mode}, (types.PROMPT,))
+        parent._prompt = op.results[0]
+        if mode == "concate_and_append":
+            return
+        gathered = gather_names(list(parent._variables), [s._variables for s in self._states])
+        for name, children in gathered.items():
+            parent.set_var(name, [self._states[i].get_var(name) for i in children])

@@ -1,0 +1,280 @@
+"""Symbolic values: what stands for an argument or a generated text while a body is traced.
+
+A symbol never lets Python see through it by accident: whatever needs its concrete value asks the
+trace, which answers under a guard, explores both outcomes, or breaks the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from sglc.ir import compute, types
+from sglc.ir.module import Operand
+from sglc.trace.breaks import GraphBreak
+from sglc.trace.guards import MISSING, Recipe
+
+if TYPE_CHECKING:
+    from sglc.trace.session import Session
+
+
+class Sym:
+    """A value known only at run time.
+
+    operand: where it comes from in the IR.  recipe: how to compute it from the arguments alone,
+    None if it depends on the model.  example: its value for the arguments being traced with,
+    MISSING if unknown.
+    """
+
+    __slots__ = ("example", "operand", "recipe", "session", "type")
+    __sglc_symbolic__ = True
+
+    def __init__(self, session: Session, operand: Operand, type_: types.Type,
+                 recipe: Recipe | None = None, example: Any = MISSING) -> None:
+        self.session = session
+        self.operand = operand
+        self.type = type_
+        self.recipe = recipe
+        self.example = example
+
+    @property
+    def is_text(self) -> bool:
+        return types.is_text(self.type)
+
+    # -- operators: new symbols -------------------------------------------------------------
+    def _compute(self, fn: str, *args: Any) -> Any:
+        return self.session.compute(fn, *args)
+
+    def __add__(self, other: Any) -> Any:
+        if self.is_text or isinstance(other, str):
+            return self.session.add(self, other)
+        return self._compute("add", self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        if self.is_text or isinstance(other, str):
+            return self.session.add(other, self)
+        return self._compute("add", other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return self._compute("repeat" if self.is_text else "mul", self, other)
+
+    __rmul__ = __mul__
+
+    def __sub__(self, other: Any) -> Any:
+        return self._compute("sub", self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return self._compute("sub", other, self)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return self._compute("floordiv", self, other)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._compute("truediv", self, other)
+
+    def __mod__(self, other: Any) -> Any:
+        return self._compute("mod", self, other)
+
+    def __neg__(self) -> Any:
+        return self._compute("neg", self)
+
+    def __eq__(self, other: Any) -> Any:  # type: ignore[override]
+        return self._compute("eq", self, other)
+
+    def __ne__(self, other: Any) -> Any:  # type: ignore[override]
+        return self._compute("ne", self, other)
+
+    def __lt__(self, other: Any) -> Any:
+        return self._compute("lt", self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return self._compute("le", self, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self._compute("gt", self, other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self._compute("ge", self, other)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.session.item(self, key)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if self.is_text and hasattr(str, name):
+            return Method(self, name)
+        raise self.session.need(self, f"its attribute .{name}")
+
+    # -- where Python wants a concrete value ----------------------------------------------
+    def __bool__(self) -> bool:
+        return self.session.truth(self)
+
+    def __len__(self) -> int:
+        return self.session.concrete_int(self._compute("len", self), "its length")
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.session.elements(self))
+
+    def __contains__(self, other: Any) -> bool:
+        return self.session.truth(self._compute("contains", self, other))
+
+    def __index__(self) -> int:
+        return self.session.concrete_int(self, "its value")
+
+    def __int__(self) -> int:
+        return self.session.concrete_int(self._compute("int", self), "its value")
+
+    def __float__(self) -> float:
+        return float(self.session.concrete(self, "its value"))
+
+    def __hash__(self) -> int:
+        return hash(self.session.concrete(self, "its value as a key"))
+
+    def __str__(self) -> str:
+        raise self.session.need(self, "its text, in Python code that is not traced")
+
+    __repr__ = __str__
+
+    def __format__(self, spec: str) -> str:
+        raise self.session.need(self, "its text, in Python code that is not traced")
+
+
+class Method:
+    """A method of a symbolic text, to be called."""
+
+    __slots__ = ("name", "receiver")
+    __sglc_symbolic__ = True
+
+    def __init__(self, receiver: Sym, name: str) -> None:
+        self.receiver = receiver
+        self.name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs or not compute.text_method(self.name):
+            raise self.receiver.session.need(self.receiver, f"a call of .{self.name}()")
+        return self.receiver.session.compute("text." + self.name, self.receiver, *args)
+
+
+class Frozen:
+    """A list, tuple or dict from outside (an argument, a global): readable, never changed."""
+
+    __slots__ = ("items", "keys", "kind", "session", "what")
+    __sglc_symbolic__ = True
+
+    def __init__(self, session: Session, kind: type, items: list[Any], keys: list[Any] | None,
+                 what: str) -> None:
+        self.session = session
+        self.kind = kind
+        self.items = items
+        self.keys = keys  # of a dict
+        self.what = what
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __bool__(self) -> bool:
+        return bool(self.items)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items if self.keys is None else self.keys)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, Sym):
+            key = self.session.concrete(key, "an index")
+        if self.keys is not None:
+            if key not in self.keys:
+                raise self.session.broken("SGLC111", f"the key {key!r} is not in {self.what}")
+            return self.items[self.keys.index(key)]
+        if isinstance(key, slice):
+            return self.kind(self.items[key])
+        try:
+            return self.items[key]
+        except IndexError:
+            raise self.session.broken(
+                "SGLC111", f"index {key!r} is out of range of {self.what}") from None
+
+    def __contains__(self, other: Any) -> bool:
+        if self.keys is not None:
+            return other in self.keys
+        return any(bool(x == other) for x in self.items)
+
+    def __add__(self, other: Any) -> Any:
+        return self.kind(self.items) + self._plain(other)
+
+    def __radd__(self, other: Any) -> Any:
+        return other + self.kind(self.items)
+
+    def _plain(self, other: Any) -> Any:
+        return other.kind(other.items) if isinstance(other, Frozen) else other
+
+    def __eq__(self, other: Any) -> bool:
+        raise self.session.need(self, "a comparison")
+
+    def __hash__(self) -> int:
+        raise self.session.need(self, "its hash")
+
+    def __str__(self) -> str:
+        raise self.session.need(self, "its text")
+
+    __repr__ = __str__
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if self.keys is not None and name in ("keys", "values", "items", "get"):
+            return getattr(self, "_" + name)
+        if name in ("index", "count") and self.keys is None:
+            return getattr(list(self.items), name)
+        raise self.session.broken(
+            "SGLC113", f"the method .{name}() of {self.what} may change it",
+            fixes=("work on a copy: list(...) or dict(...)",))
+
+    def _keys(self) -> list[Any]:
+        return list(self.keys or ())
+
+    def _values(self) -> list[Any]:
+        return list(self.items)
+
+    def _items(self) -> list[tuple[Any, Any]]:
+        return list(zip(self.keys or (), self.items, strict=True))
+
+    def _get(self, key: Any, default: Any = None) -> Any:
+        return self[key] if key in self else default
+
+
+class Opaque:
+    """An object from outside that the tracer does not look into."""
+
+    __slots__ = ("_session", "_what")
+    __sglc_symbolic__ = True
+
+    def __init__(self, session: Session, what: str) -> None:
+        object.__setattr__(self, "_session", session)
+        object.__setattr__(self, "_what", what)
+
+    def _no(self, *args: Any, **kwargs: Any) -> GraphBreak:
+        raise self._session.broken("SGLC111", f"{self._what} is an object the tracer cannot follow")
+
+    __getattr__ = __call__ = __iter__ = __len__ = __bool__ = __getitem__ = _no  # type: ignore
+    __add__ = __radd__ = __eq__ = __hash__ = __str__ = __repr__ = __format__ = _no  # type: ignore
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._no()
+
+
+def is_symbolic(value: Any) -> bool:
+    return getattr(type(value), "__sglc_symbolic__", False)
+
+
+def contains_symbol(value: Any, depth: int = 6) -> bool:
+    """Whether a value holds a symbol, looking into plain containers."""
+    if is_symbolic(value):
+        return True
+    if depth == 0:
+        return True  # too deep to tell
+    if type(value) in (list, tuple, set, frozenset):
+        return any(contains_symbol(v, depth - 1) for v in value)
+    if type(value) is dict:
+        return any(contains_symbol(v, depth - 1) for v in value.values())
+    return False

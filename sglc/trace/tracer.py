@@ -1,0 +1,192 @@
+"""Tracing a program: Python function in, `ir.Module` out, with the guards it holds under."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any
+
+from sglc.errors import Place, SglcError
+from sglc.ir import types
+from sglc.ir.builder import Builder
+from sglc.ir.module import Lit, Module, Operand, Program
+from sglc.trace.breaks import GraphBreak
+from sglc.trace.explore import Recorder
+from sglc.trace.guards import MISSING, Guard, OutsideGuard
+from sglc.trace.hooks import Hooks
+from sglc.trace.rewrite import instantiate, rewrite
+from sglc.trace.session import Session, type_of
+from sglc.trace.state import TraceState
+from sglc.trace.symbols import Frozen, Sym
+
+MAX_INLINE_DEPTH = 64
+
+
+@dataclass(slots=True)
+class Trace:
+    """A traced program.
+
+    guards: facts about the arguments, outside: about everything else; both must hold for the
+    module to stand for the program.  names: observable variables in order.
+    """
+
+    module: Module
+    guards: tuple[Guard, ...] = ()
+    outside: tuple[OutsideGuard, ...] = ()
+    names: tuple[Any, ...] = ()
+    assumed: dict[str, int] = field(default_factory=dict)
+    paths: int = 1
+
+
+class Tracer:
+    """Traces one variant of one program.
+
+    arguments: parameter name (a `*args` parameter as "*name") -> example value, or MISSING.
+    """
+
+    def __init__(self, fn: Any, arguments: Mapping[str, Any]) -> None:
+        self.fn = fn
+        self.arguments = arguments
+        self._rewritten: dict[FunctionType, FunctionType] = {}
+        self._depth = 0
+        self._calls: list[int] = []  # nested program calls of each open frame
+        self._paths: list[tuple[int, ...]] = []
+        self.session: Session
+
+    def trace(self) -> Trace:
+        """The trace; GraphBreak where the tracer must give up.
+
+        Errors that the program itself would raise at once (a bad parameter, a nested role) also
+        break: the eager interpreter raises them where they belong.
+        """
+        fn = self.fn
+        if not isinstance(fn, FunctionType):
+            raise GraphBreak("SGLC114", f"{fn!r} is not a plain function")
+        place = Place(fn.__code__.co_filename, fn.__code__.co_firstlineno)
+        program = Program(fn.__name__, [(name.lstrip("*"), _type(v))
+                                        for name, v in self.arguments.items()], loc=place)
+        recorder = Recorder(Builder(program.body))
+        self.session = session = Session(recorder, place.file)
+        while not recorder.complete:
+            session.restart()
+            recorder.finish(self._one_path(program))
+        recorder.merge()
+        program.returns = tuple("_" if n is None else str(n) for n in session.names)
+        if session.assumed:
+            program.attrs["assumed"] = tuple(f"{k}={v}" for k, v in session.assumed.items())
+        return Trace(Module([program]), tuple(session.guards), tuple(session.outside.values()),
+                     tuple(session.names), dict(session.assumed), recorder.paths)
+
+    def _one_path(self, program: Program) -> tuple[Operand, Operand]:
+        session = self.session
+        values = {name: session.argument(name, arg, example) for arg, (name, example) in zip(
+            program.args, self.arguments.items(), strict=True)}
+        self._calls, self._paths, self._depth = [0], [()], 0
+        root = session.emit("prompt.root", (), {}, (types.PROMPT,))
+        state = TraceState(session, root.results[0], observable=True)
+        try:
+            result = self._run(self.fn, state, values)
+        except SglcError as e:
+            raise GraphBreak("SGLC111", f"the program raises {e.code}", place=session.place(),
+                             why=e.diagnostic.what) from e
+        except RecursionError:
+            raise GraphBreak("SGLC120", "the program recurses too deeply") from None
+        return state._prompt, self._returned(result)
+
+    def _run(self, fn: FunctionType, state: TraceState, values: Mapping[str, Any]) -> Any:
+        positional: list[Any] = [state]
+        keywords: dict[str, Any] = {}
+        parameters = list(inspect.signature(fn).parameters.values())[1:]
+        rest = dict(values)
+        star = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
+        for p in parameters:
+            if p.kind is inspect.Parameter.VAR_POSITIONAL:
+                positional.extend(rest.pop("*" + p.name, ()))
+            elif p.kind is inspect.Parameter.VAR_KEYWORD:
+                continue
+            elif p.kind is inspect.Parameter.POSITIONAL_ONLY or (
+                    star and p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD):
+                positional.append(rest.pop(p.name))
+            else:
+                keywords[p.name] = rest.pop(p.name)
+        return self.inline(fn, tuple(positional), {**keywords, **rest})
+
+    def inline(self, fn: FunctionType, args: tuple, kwargs: dict) -> Any:
+        """Run a function's rewritten form: it becomes part of the trace."""
+        if self._depth >= MAX_INLINE_DEPTH:
+            raise self.session.broken("SGLC120", "functions are nested too deeply")
+        hooked = self._rewritten.get(fn)
+        if hooked is None:
+            code, _ = rewrite(fn)
+            hooked = self._rewritten[fn] = instantiate(code, fn, Hooks(self, fn))
+        try:
+            inspect.signature(fn).bind(*args, **kwargs)
+        except TypeError as e:
+            raise self.session.broken("SGLC111", f"{fn.__name__}(): {e}") from None
+        for value in (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()):
+            if not isinstance(value, (str, int, float, bool, type(None), tuple)):
+                raise self.session.broken("SGLC111", f"{fn.__name__}() has a default that could "
+                                                     "change")
+        self._depth += 1
+        try:
+            return hooked(*args, **kwargs)
+        finally:
+            self._depth -= 1
+
+    def call_program(self, program: Any, args: tuple, kwargs: dict) -> TraceState:
+        """A program called in the body of another: traced in, on a prompt of its own."""
+        session = self.session
+        signature = program.signature
+        values, sampling, control = signature.split(kwargs, batch=False)
+        if sampling or control:
+            raise session.broken("SGLC111", "a nested call has run options of its own",
+                                 fixes=("give them to the gens of that program",))
+        for name, value in signature.bound.items():
+            if not isinstance(value, (str, int, float, bool, type(None))):
+                raise session.broken("SGLC111", f"the bound argument {name!r} of "
+                                                f"{signature.name} could change")
+        try:
+            bound = signature.bind(args, values)
+        except SglcError as e:
+            raise session.broken("SGLC111", e.diagnostic.what) from e
+        path = (*self._paths[-1], self._calls[-1], -1)
+        self._calls[-1] += 1
+        root = session.emit("prompt.root", (), {}, (types.PROMPT,))
+        state = TraceState(session, root.results[0], path)
+        self._calls.append(0)
+        self._paths.append(path)
+        try:
+            self._run(program.fn, state, bound)
+        finally:
+            self._calls.pop()
+            self._paths.pop()
+        return state
+
+    def _returned(self, value: Any) -> Operand:
+        """The operand of what the body returned: a value, or plain containers of values."""
+        session = self.session
+        if isinstance(value, Frozen):
+            value = value.kind(value.items) if value.keys is None else dict(
+                zip(value.keys, value.items, strict=True))
+        if isinstance(value, (Sym, str, int, float, bool, type(None))):
+            return session.operand(value)
+        if type(value) is list:
+            return session.emit("prompt.list", [self._returned(v) for v in value], {},
+                                (types.JSON,)).results[0]
+        if type(value) in (tuple, dict):
+            flat = value if type(value) is tuple else [x for pair in value.items() for x in pair]
+            return session.emit("prompt.compute", [self._returned(v) for v in flat],
+                                {"fn": type(value).__name__}, (types.JSON,)).results[0]
+        raise session.broken("SGLC111", f"the program returns a {type(value).__name__}")
+
+
+def _type(example: Any) -> types.Type:
+    if example is MISSING:
+        return types.TEXT
+    if example is None or not isinstance(example, (str, int, float, bool, list, tuple, dict)):
+        return types.ANY
+    return type_of(example)
+
+
