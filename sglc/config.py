@@ -214,6 +214,10 @@ def check(values: dict[str, Any]) -> dict[str, Any]:
         elif name in _BOOLS:
             if not isinstance(value, bool):
                 raise _fail(f"{name} must be True or False, not {value!r}")
+            if name == "skip_special_tokens" and not value:
+                raise LanguageError("SGLC008", "skip_special_tokens=False is not supported",
+                                    why="control tokens have no text in a prompt",
+                                    fixes=("read the ids from get_meta_info instead",))
         out[name] = value
     constraints = [k for k in ("dtype", "regex", "json_schema", "ebnf") if k in out]
     if len(constraints) > 1:

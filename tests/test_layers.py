@@ -31,21 +31,21 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 ALLOWED = {("trace", "sglc.lang.expressions")}
 
 
-def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def imports(node: ast.AST) -> Iterator[tuple[int, str]]:
     """(line, module or module.name) of every import that can run."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            for other in node.orelse:
-                yield from imports(other)
-            continue
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: relative import"
-            for alias in node.names:
-                yield node.lineno, f"{node.module}.{alias.name}"
-        yield from imports(node)
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        children: list[ast.AST] = [*node.orelse]
+    else:
+        children = list(ast.iter_child_nodes(node))
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield node.lineno, alias.name
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"line {node.lineno}: relative import"
+        for alias in node.names:
+            yield node.lineno, f"{node.module}.{alias.name}"
+    for child in children:
+        yield from imports(child)
 
 
 def layer(name: str) -> str | None:

@@ -237,11 +237,11 @@ def _case_orbits() -> tuple[tuple[int, ...], ...]:
 
     for lows in same_upper.values():
         first, *rest = sorted(lows)
-        for low in rest:
-            leader[find(low)] = find(first)
+        for other in rest:
+            leader[find(other)] = find(first)
     orbits: dict[int, set[int]] = {}
-    for code, low in lower_of.items():
-        orbits.setdefault(find(low), {low}).update((code, low))
+    for code, lower in lower_of.items():
+        orbits.setdefault(find(lower), set()).update((code, lower))
     return tuple(tuple(sorted(orbit)) for orbit in orbits.values() if len(orbit) > 1)
 
 

@@ -67,7 +67,7 @@ def compile(*, regex: str | None = None, choices: Iterable[str] | None = None,
         def parse() -> Node:
             return words(strings)
     else:
-        pattern = regex
+        pattern = regex or ""
         key, source = ("regex", pattern, limits), f"the regex {_short(pattern)}"
 
         def parse() -> Node:

@@ -109,7 +109,7 @@ class FsmConstraint:
         allowed[vocab.twins] = allowed[vocab.twin_of]
         if self.accepting(state):
             allowed[list(vocab.eos)] = True
-        words = vocab.pack(allowed)
+        words: np.ndarray = vocab.pack(allowed)
         if base is not None:
             words = words | base
         if len(self._rows) * words.nbytes > _MASK_BYTES:

@@ -47,7 +47,7 @@ class Liveness:
 
     def filter(self, states: np.ndarray) -> np.ndarray:
         """bool, for each of `states`."""
-        sure = self.sure[states]
+        sure: np.ndarray = self.sure[states]
         if sure.all():
             return sure
         unsure = states[~sure]
@@ -103,7 +103,7 @@ def _spelled_by_bytes(automaton: Automaton, vocab: Vocabulary) -> np.ndarray:
         _mark_backwards(live, sources)
     after = automaton.step[:, :front.atoms]
     good = (after >= 0) & live[np.maximum(after, 0)]
-    out = (good.astype(np.float32) @ reach.T.astype(np.float32)) > 0
+    out: np.ndarray = (good.astype(np.float32) @ reach.T.astype(np.float32)) > 0
     out[:, 0] = live
     return out
 

@@ -84,8 +84,9 @@ def _tokenizer(tokenizer: Tokenizer, vocab: Vocabulary) -> LLTokenizer:
     """llguidance's view of the tokenizer: tokens without text get names that no text holds."""
     library = _library()
     wrapper = library.TokenizerWrapper(_TokenSource(tokenizer, vocab))
-    return library.LLTokenizer(wrapper, n_vocab=vocab.size, eos_token=sorted(vocab.eos) or None,
-                               slices=None)
+    made: LLTokenizer = library.LLTokenizer(wrapper, n_vocab=vocab.size,
+                                            eos_token=sorted(vocab.eos) or None)
+    return made
 
 
 class _TokenSource:

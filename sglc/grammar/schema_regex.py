@@ -166,9 +166,10 @@ def _json(value: Any) -> str:
 def _is_a(value: Any, kind: str) -> bool:
     if isinstance(value, bool):
         return kind == "boolean"
-    kinds = {"string": str, "integer": int, "number": (int, float), "null": type(None),
-             "array": list, "object": dict}
-    return kind in kinds and isinstance(value, kinds[kind])
+    types: dict[str, tuple[type, ...]] = {
+        "string": (str,), "integer": (int,), "number": (int, float), "null": (type(None),),
+        "array": (list,), "object": (dict,)}
+    return isinstance(value, types.get(kind, ()))
 
 
 def _refuse(what: str) -> GrammarError:

@@ -29,10 +29,12 @@ class Recent:
 
     def get(self, key: Any, make: Callable[[], T]) -> T:
         """The value of `key`, made outside of the lock if missing (at worst made twice)."""
+        value: T
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
-                return self._values[key]
+                value = self._values[key]
+                return value
         value = make()
         with self._lock:
             value = self._values.setdefault(key, value)
@@ -53,7 +55,7 @@ class TokenIndex:
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> TokenIndex:
         """The index of `tokenizer`, built at the first call and kept on it."""
-        found = tokenizer.__dict__.get(_ATTRIBUTE)
+        found: TokenIndex | None = tokenizer.__dict__.get(_ATTRIBUTE)
         if found is None:
             found = tokenizer.__dict__.setdefault(_ATTRIBUTE, cls(tokenizer))
         return found

@@ -128,7 +128,7 @@ def _reach(table: np.ndarray, atoms: int) -> np.ndarray:
     where, byte = np.nonzero(table < atoms)
     reach[where, table[where, byte]] = True
     dead = atoms + count - 1
-    inner = (table >= atoms) & (table < dead)
+    inner: np.ndarray = (table >= atoms) & (table < dead)
     for node in (*np.flatnonzero(inner.any(axis=1)[1:]) + 1, 0):
         children = np.unique(table[node][inner[node]]) - (atoms - 1)
         if len(children):

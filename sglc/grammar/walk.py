@@ -37,11 +37,11 @@ class Walker:
         self.atoms = front.atoms
         self.flat = front.nodes == 1  # only one-byte characters: no inner nodes
         # The same arrays for scalar reads: a memoryview gives a Python int, and fast.
-        self.table_view = memoryview(self.table)
-        self.step_view = memoryview(self.step)
-        self.first_view = memoryview(vocab.first)
-        self.byte_view = memoryview(vocab.byte)
-        self.token_view = memoryview(vocab.token)
+        self.table_view = self.table.data
+        self.step_view = self.step.data
+        self.first_view = vocab.first.data
+        self.byte_view = vocab.byte.data
+        self.token_view = vocab.token.data
 
     def root(self, q: int, u: int) -> Front:
         return Front(np.zeros(1, np.int32), np.array([q], np.int64), np.array([u], np.int64))

@@ -60,7 +60,8 @@ class WideSets:
         borders = run.borders[run.border_start[taken]:run.border_start[taken + 1]]
         walker.tokens(Front(borders, np.full(len(borders), chain[-1]),
                             np.zeros(len(borders), np.int64)), found)
-        return run.words[taken]
+        words: np.ndarray = run.words[taken]
+        return words
 
     def _common(self) -> list[_Atoms]:
         """The wide sets that lead on from more than one state, or from a state to itself."""

@@ -19,7 +19,7 @@ class Builder:
     def __init__(self, block: Block, outer: Builder | None = None) -> None:
         self.block = block
         self.outer = outer
-        self._pure: dict[tuple, Op] = {}
+        self._pure: dict[tuple[object, ...], Op] = {}
 
     def op(self, name: str, operands: Sequence[Operand] = (),
            attrs: dict[str, Attr] | None = None, types: Sequence[Type] = (),
@@ -41,7 +41,7 @@ class Builder:
 
     @staticmethod
     def key(name: str, operands: Sequence[Operand], attrs: dict[str, Attr],
-            types: Sequence[Type]) -> tuple:
+            types: Sequence[Type]) -> tuple[object, ...]:
         return (name, tuple(operands), tuple(sorted((k, repr(v)) for k, v in attrs.items())),
                 tuple(types))
 

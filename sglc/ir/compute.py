@@ -7,7 +7,7 @@ eager interpreter (as ordinary Python), while folding constants, and at run time
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sglc.ir import types
@@ -73,7 +73,7 @@ def function(fn: str) -> Callable[..., Any]:
     return _OPERATORS[fn][0]
 
 
-def run_format(parts: tuple, values: tuple | list) -> str:
+def run_format(parts: tuple[Any, ...], values: Sequence[Any]) -> str:
     """The text of a `prompt.format`: parts are texts and (index, conversion, spec)."""
     out: list[str] = []
     for part in parts:

@@ -27,11 +27,12 @@ class Lit:
         self.type = types.of_literal(value)
 
     def __eq__(self, other: object) -> bool:
+        # By representation: 0.0 is not -0.0, (1,) is not (True,), and nan is itself.
         return (isinstance(other, Lit) and type(self.value) is type(other.value)
-                and self.value == other.value)
+                and repr(self.value) == repr(other.value))
 
     def __hash__(self) -> int:
-        return hash((type(self.value), self.value))
+        return hash((type(self.value), repr(self.value)))
 
     def __repr__(self) -> str:
         return f"Lit({self.value!r})"

@@ -47,6 +47,7 @@ class Variant:
     guards: tuple[Any, ...]
     outside: tuple[Any, ...]
     broken: Diagnostic | None = None
+    raises: bool = False  # broken because the program itself raises an error there
     lowered: dict[Any, Lowered] = field(default_factory=dict)
 
     def holds(self, values: Mapping[str, Any]) -> bool:
@@ -97,6 +98,8 @@ class VariantCache:
             return False
         d = variant.broken
         assert d is not None
+        if variant.raises:
+            return True  # the eager interpreter raises the error where it belongs
         if self.program.settings.fullgraph:
             raise TraceError(d.code, d.what, place=d.place, why=d.why, fixes=d.fixes)
         self.program.warn_once(SglcWarning(d.code, d.what, place=d.place, why=d.why,
@@ -212,7 +215,7 @@ def trace_variant(program: Any, values: Mapping[str, Any]) -> Variant:
         session = getattr(tracer, "session", None)
         guards = tuple(session.guards) if session is not None else ()
         outside = tuple(session.outside.values()) if session is not None else ()
-        return Variant(None, guards, outside, e.diagnostic)
+        return Variant(None, guards, outside, e.diagnostic, e.raises)
     return Variant(trace, trace.guards, trace.outside)
 
 

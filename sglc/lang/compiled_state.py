@@ -47,7 +47,7 @@ class CompiledState(ProgramState):
         except KeyError:
             if self._instance.error is not None:
                 raise self._instance.error from None
-            raise unknown_variable(name, list(self._instance.values)) from None
+            raise unknown_variable(name, self.variable_names()) from None
 
     def get_meta_info(self, name: str | None, timeout: float | None = None) -> Any:
         if self._later is not None:

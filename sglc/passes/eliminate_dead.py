@@ -18,7 +18,7 @@ from sglc.ir.module import Block, Module, Op, Operand, Program, Value
 from sglc.ir.ops import OPS
 from sglc.passes.base import Pass, PassContext
 from sglc.passes.edit import detach, set_ops
-from sglc.passes.facts import BRANCHES, is_call, is_pure, is_total
+from sglc.passes.facts import BRANCHES, is_call, is_finished, is_pure, is_total
 
 _NAMED = ("prompt.bind", "prompt.meta")
 
@@ -57,6 +57,7 @@ class _Marks:
         self.alive: set[Op] = set()
         self.needed: set[Value] = set()
         self._todo: list[Operand] = []
+        self._whole_branches = is_finished(program)  # arms' yields were the ends of sequences
         for op in program.walk():
             if self._is_root(op, program, outputs):
                 self._mark(op)
@@ -78,12 +79,21 @@ class _Marks:
             return True
         return is_pure(op) and not outputs and not is_total(op)
 
+    def is_kept_mark(self, op: Op) -> bool:
+        """Whether this is a release or pin of what a living op makes."""
+        if OPS[op.name].effect != "mark":
+            return False
+        value = op.operands[0]
+        return isinstance(value, Value) and (value.op is None or value.op in self.alive)
+
     def _mark(self, op: Op) -> None:
         if op in self.alive:
             return
         self.alive.add(op)
         if op.name != "prompt.yield":
             self._todo.extend(op.operands)
+        if op.name in BRANCHES and self._whole_branches:
+            self._todo.extend(op.results)
         for region in op.regions:
             if region.terminator is not None:
                 self._mark(region.terminator)
@@ -110,8 +120,7 @@ def _sweep(block: Block, marks: _Marks, stats: dict[str, int], context: PassCont
     out: list[Op] = []
     dead: list[Op] = []
     for op in block.ops:
-        is_mark = OPS[op.name].effect == "mark"
-        if op not in marks.alive and not (is_mark and op.operands[0] in marks.needed):
+        if op not in marks.alive and not marks.is_kept_mark(op):
             dead.append(op)
             stats["ops"] += 1
             stats["calls"] += sum(is_call(inner) for inner in op.walk())

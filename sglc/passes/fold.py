@@ -112,10 +112,12 @@ class _Folder:
             self._note("empty", op, "nothing")
             return (), (base,)
         while (before := _append_before(op)) is not None:
-            merged = Lit(before.operands[1].value + op.operands[1].value)  # type: ignore[union-attr]
-            op.set_operands((before.operands[0], merged))
+            first, opening = before.operands
+            assert isinstance(opening, Lit)
+            text = Lit(opening.value + text.value)
+            op.set_operands((first, text))
             op.loc = before.loc or op.loc
-            self._note("merge", op, merged)
+            self._note("merge", op, text)
             self.changed = True
         return None
 

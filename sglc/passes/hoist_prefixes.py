@@ -112,7 +112,7 @@ def _itself(value: Value) -> Hashable:
 def _key(op: Op, operand: Callable[[Value], Hashable]) -> Key:
     # By repr and type where == is too coarse: 0.0 == -0.0, (1,) == (True,).
     return (op.name, op.results[0].type.name if op.name == "prompt.compute" else "",
-            *[operand(o) if type(o) is Value else repr(o.value) for o in op.operands],
+            *[operand(o) if isinstance(o, Value) else repr(o.value) for o in op.operands],
             *(sorted([(k, repr(v)) for k, v in op.attrs.items()]) if op.attrs else ()))
 
 

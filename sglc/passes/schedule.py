@@ -156,13 +156,14 @@ def _group(program: Program, rows: int, shared: tuple[int, ...]) -> None:
     *ops, last = body.ops
     region = Block()
     inner = {r for op in ops for r in op.results}
-    handed = list(dict.fromkeys(o for o in last.operands if o in inner))
+    handed = list(dict.fromkeys(
+        o for o in last.operands if isinstance(o, Value) and o in inner))
     attrs: dict[str, Any] = {"rows": rows}
     if shared:
         attrs.update(shared_tokens=len(shared), shared=shared)
     group = Op("plan.group", (), attrs, [v.type for v in handed], (region,), last.loc,
                [v.name for v in handed])
     results = dict(zip(handed, group.results, strict=True))
-    last.set_operands([results.get(o, o) for o in last.operands])
+    last.set_operands([results.get(o, o) if isinstance(o, Value) else o for o in last.operands])
     set_ops(region, [*ops, Op("plan.yield", handed)])
     set_ops(body, [group, last])

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from sglc.config import RunOptions
-from sglc.errors import EngineError, SglcError
+from sglc.errors import EngineError, LanguageError, SglcError
 from sglc.runtime.keys import sampling_key, seeded_key
 from sglc.runtime.request import Request, Result, SamplingParams
 from sglc.tokens.prompt import Prompt
@@ -160,7 +160,14 @@ def gen_meta(result: Result, options: RunOptions, tokenizer: Tokenizer, prompt_i
 def start_select(target: Target, prompt: Prompt, choices: Sequence[str], method: str,
                  done: Callable[[Outcome], None], *, space: int | None = None,
                  priority: tuple[int, ...] = ()) -> Call:
-    """Score `choices` after `prompt`; the winner becomes text of its last run."""
+    """Score `choices` after `prompt`; the winner becomes text of its last run.
+
+    Choices known only at run time are checked here: empty or equal ones are SGLC005.
+    """
+    if "" in choices or len(set(choices)) != len(choices):
+        what = "an empty string" if "" in choices else "the same text twice"
+        done(Outcome(error=LanguageError("SGLC005", f"choices holds {what}: {choices!r}"[:200])))
+        return Call()
     base = prompt.token_ids()
     longer = [prompt.append(c) for c in choices]
     ids = [p.token_ids() for p in longer]

@@ -95,6 +95,8 @@ class Hooks:
         return value
 
     def attribute(self, value: Any, name: str) -> Any:
+        if isinstance(value, (Sym, Frozen)):
+            return type(value).__getattr__(value, name)  # never the symbol's own fields
         if traced(value) or is_symbolic(value) or isinstance(value, expressions.Expr):
             return getattr(value, name)
         if isinstance(value, _CONTAINERS):
@@ -149,7 +151,8 @@ class Hooks:
         def pin(name: str, value: Any) -> Any:
             if name == "choices":
                 if isinstance(value, Sym):
-                    return session.elements(value)
+                    return session.concrete(value, "the choices") if isinstance(
+                        value.example, (str, int, float)) else session.elements(value)
                 return list(value) if isinstance(value, Frozen) else value
             if isinstance(value, Sym):
                 if value.recipe is not None and value.example is None:
@@ -202,9 +205,9 @@ class Hooks:
         if isinstance(value, Sym):
             return session.concrete(value, f"the value, for {what},")
         if isinstance(value, Frozen):
-            items = [self._concrete(v, what) for v in value.items]
-            return value.kind(items) if value.keys is None else dict(
-                zip(value.keys, items, strict=True))
+            items = [self._concrete(v, what) for v in value.elements]
+            return value.kind(items) if value.names is None else dict(
+                zip(value.names, items, strict=True))
         if type(value) in (list, tuple):
             return type(value)(self._concrete(v, what) for v in value)
         if type(value) is dict:
@@ -338,7 +341,7 @@ class Hooks:
         if traced(container):
             return item in container
         if isinstance(container, Frozen):
-            container = container.keys if container.keys is not None else container.items
+            container = container.names if container.names is not None else container.elements
         if isinstance(container, (dict, set, frozenset)) and isinstance(item, Sym):
             container = list(container)
         if isinstance(container, (list, tuple)):

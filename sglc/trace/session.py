@@ -58,9 +58,9 @@ class Session:
             frame = frame.f_back  # type: ignore[assignment]
         return None
 
-    def broken(self, code: str, what: str, *, why: str = "",
-               fixes: tuple[str, ...] = ()) -> GraphBreak:
-        return GraphBreak(code, what, place=self.place(), why=why, fixes=fixes)
+    def broken(self, code: str, what: str, *, why: str = "", fixes: tuple[str, ...] = (),
+               raises: bool = False) -> GraphBreak:
+        return GraphBreak(code, what, place=self.place(), why=why, fixes=fixes, raises=raises)
 
     def need(self, value: Any, what: str) -> GraphBreak:
         """The break for a symbol whose concrete value Python wants."""
@@ -80,8 +80,8 @@ class Session:
             return value.operand
         if value is None or type(value) in (str, int, float, bool):
             return Lit(value)
-        if isinstance(value, Frozen) and value.keys is None and value.kind is list:
-            value = list(value.items)
+        if isinstance(value, Frozen) and value.names is None and value.kind is list:
+            value = list(value.elements)
         if type(value) is list:
             items = [self.operand(v) for v in value]
             return self.emit("prompt.list", items, {}, (types.JSON,)).results[0]
@@ -159,7 +159,8 @@ class Session:
                 try:
                     example = compute.function(fn)(*examples)
                 except Exception as e:
-                    raise self.broken("SGLC111", f"the program raises {e!r} here") from None
+                    raise self.broken("SGLC111", f"the program raises {e!r} here",
+                                      raises=True) from None
             if fn not in _NEVER_RAISE or example is MISSING:
                 self.guards.setdefault(Guard(recipe))
         elif not self._cannot_raise(fn, args):
@@ -214,8 +215,8 @@ class Session:
         if isinstance(value, Sym):
             return value.recipe
         if isinstance(value, Frozen):
-            recipes = [self._recipe(v) for v in value.items]
-            if value.keys is None and all(r is not None and r[0] == "lit" for r in recipes):
+            recipes = [self._recipe(v) for v in value.elements]
+            if value.names is None and all(r is not None and r[0] == "lit" for r in recipes):
                 return ("lit", value.kind(r[1] for r in recipes))  # type: ignore[index]
             return None
         if contains_symbol(value):
@@ -338,6 +339,8 @@ class Session:
             if isinstance(value.operand, Value) and value.operand.op is None:
                 value.operand.type = types.JSON  # the argument turned out to be a list
         else:
+            if not hasattr(value.example, "__len__"):
+                raise self.broken("SGLC111", f"a {type(value.example).__name__} is iterated over")
             n = len(value.example)
             self.guards.setdefault(Guard(("fn", "len", value.recipe), n))
         out = []

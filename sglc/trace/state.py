@@ -73,7 +73,8 @@ class TraceState(PromptSurface):
                 check_part(part.example)  # the same error as for a plain number
             self._step("prompt.append", session.text_operand(part))
         else:
-            raise session.broken("SGLC111", f"a {type(part).__name__} is appended to a prompt")
+            raise session.broken("SGLC111", f"a {type(part).__name__} is appended to a prompt",
+                                 raises=True)
 
     def _step(self, op: str, *operands: Operand, **attrs: Any) -> None:
         self._prompt = self._session.emit(op, (self._prompt, *operands), attrs,
@@ -129,7 +130,7 @@ class TraceState(PromptSurface):
             session.emit("prompt.meta", (meta,), {"name": name})
 
     def set_var(self, name: Any, value: Any) -> None:
-        if isinstance(value, (list, dict)) and not isinstance(value, list):
+        if isinstance(value, dict):
             raise self._session.broken("SGLC111", "a dict is set as a variable")
         self._define(name, list(value) if type(value) is list else value)
 
@@ -173,7 +174,7 @@ class TraceState(PromptSurface):
     def get_var(self, name: Any, timeout: float | None = None) -> Any:
         if name not in self._variables:
             raise self._session.broken("SGLC111", f"the variable {name!r} is read before anything "
-                                                  "produces it")
+                                                  "produces it", raises=True)
         value = self._variables[name]
         return list(value) if type(value) is list else value
 

@@ -159,54 +159,54 @@ class Method:
 class Frozen:
     """A list, tuple or dict from outside (an argument, a global): readable, never changed."""
 
-    __slots__ = ("items", "keys", "kind", "session", "what")
+    __slots__ = ("elements", "kind", "names", "session", "what")
     __sglc_symbolic__ = True
 
-    def __init__(self, session: Session, kind: type, items: list[Any], keys: list[Any] | None,
+    def __init__(self, session: Session, kind: type, elements: list[Any], names: list[Any] | None,
                  what: str) -> None:
         self.session = session
         self.kind = kind
-        self.items = items
-        self.keys = keys  # of a dict
+        self.elements = elements
+        self.names = names  # the keys of a dict
         self.what = what
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.elements)
 
     def __bool__(self) -> bool:
-        return bool(self.items)
+        return bool(self.elements)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.items if self.keys is None else self.keys)
+        return iter(self.elements if self.names is None else self.names)
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, Sym):
             key = self.session.concrete(key, "an index")
-        if self.keys is not None:
-            if key not in self.keys:
+        if self.names is not None:
+            if key not in self.names:
                 raise self.session.broken("SGLC111", f"the key {key!r} is not in {self.what}")
-            return self.items[self.keys.index(key)]
+            return self.elements[self.names.index(key)]
         if isinstance(key, slice):
-            return self.kind(self.items[key])
+            return self.kind(self.elements[key])
         try:
-            return self.items[key]
+            return self.elements[key]
         except IndexError:
             raise self.session.broken(
                 "SGLC111", f"index {key!r} is out of range of {self.what}") from None
 
     def __contains__(self, other: Any) -> bool:
-        if self.keys is not None:
-            return other in self.keys
-        return any(bool(x == other) for x in self.items)
+        if self.names is not None:
+            return other in self.names
+        return any(bool(x == other) for x in self.elements)
 
     def __add__(self, other: Any) -> Any:
-        return self.kind(self.items) + self._plain(other)
+        return self.kind(self.elements) + self._plain(other)
 
     def __radd__(self, other: Any) -> Any:
-        return other + self.kind(self.items)
+        return other + self.kind(self.elements)
 
     def _plain(self, other: Any) -> Any:
-        return other.kind(other.items) if isinstance(other, Frozen) else other
+        return other.kind(other.elements) if isinstance(other, Frozen) else other
 
     def __eq__(self, other: Any) -> bool:
         raise self.session.need(self, "a comparison")
@@ -222,22 +222,22 @@ class Frozen:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if self.keys is not None and name in ("keys", "values", "items", "get"):
+        if self.names is not None and name in ("keys", "values", "items", "get"):
             return getattr(self, "_" + name)
-        if name in ("index", "count") and self.keys is None:
-            return getattr(list(self.items), name)
+        if name in ("index", "count") and self.names is None:
+            return getattr(list(self.elements), name)
         raise self.session.broken(
             "SGLC113", f"the method .{name}() of {self.what} may change it",
             fixes=("work on a copy: list(...) or dict(...)",))
 
     def _keys(self) -> list[Any]:
-        return list(self.keys or ())
+        return list(self.names or ())
 
     def _values(self) -> list[Any]:
-        return list(self.items)
+        return list(self.elements)
 
     def _items(self) -> list[tuple[Any, Any]]:
-        return list(zip(self.keys or (), self.items, strict=True))
+        return list(zip(self.names or (), self.elements, strict=True))
 
     def _get(self, key: Any, default: Any = None) -> Any:
         return self[key] if key in self else default

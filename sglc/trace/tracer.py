@@ -90,7 +90,7 @@ class Tracer:
             result = self._run(self.fn, state, values)
         except SglcError as e:
             raise GraphBreak("SGLC111", f"the program raises {e.code}", place=session.place(),
-                             why=e.diagnostic.what) from e
+                             why=e.diagnostic.what, raises=True) from e
         except RecursionError:
             raise GraphBreak("SGLC120", "the program recurses too deeply") from None
         return state._prompt, self._returned(result)
@@ -125,7 +125,8 @@ class Tracer:
             inspect.signature(fn).bind(*args, **kwargs)
         except TypeError as e:
             raise self.session.broken("SGLC111", f"{fn.__name__}(): {e}") from None
-        for value in (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()):
+        defaults = (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values())
+        for value in defaults if self._depth else ():  # the program's own are arguments
             if not isinstance(value, (str, int, float, bool, type(None), tuple)):
                 raise self.session.broken("SGLC111", f"{fn.__name__}() has a default that could "
                                                      "change")
@@ -168,8 +169,8 @@ class Tracer:
         """The operand of what the body returned: a value, or plain containers of values."""
         session = self.session
         if isinstance(value, Frozen):
-            value = value.kind(value.items) if value.keys is None else dict(
-                zip(value.keys, value.items, strict=True))
+            value = value.kind(value.elements) if value.names is None else dict(
+                zip(value.names, value.elements, strict=True))
         if isinstance(value, (Sym, str, int, float, bool, type(None))):
             return session.operand(value)
         if type(value) is list:

@@ -157,8 +157,8 @@ def test_choices_are_exactly_themselves(choices: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("pattern", "forced"), [
-    ("abc", "abc"), ("ab(c|d)", "ab"), ("a(b)?", "a"), ("x(ab)+", "xab"), ("a*", ""), ("é漢!", "é漢!"),
-    ("[éê]", ""), ("", ""), ("(?i)a", ""), ("aaa|aab", "aa")])
+    ("abc", "abc"), ("ab(c|d)", "ab"), ("a(b)?", "a"), ("x(ab)+", "xab"), ("a*", ""),
+    ("é漢!", "é漢!"), ("[éê]", ""), ("", ""), ("(?i)a", ""), ("aaa|aab", "aa")])
 def test_forced_text_stops_where_the_text_may(pattern: str, forced: str) -> None:
     assert automaton(pattern).forced(0) == forced.encode()
 

@@ -8,8 +8,8 @@ import weakref
 
 import pytest
 from regexes import DATE, accepts
-from test_constraint import allowed
 from toy_tokenizers import TableTokenizer, merged_tokenizer
+from walks import allowed
 
 import sglc.grammar as grammar
 from sglc.errors import GrammarError

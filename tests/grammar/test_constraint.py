@@ -5,12 +5,12 @@ import re
 import threading
 from itertools import product
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from regexes import CHARACTER, DATE, EMAIL, IP
 from toy_tokenizers import TableTokenizer, merged_tokenizer
+from walks import allowed, walk
 
 import sglc.grammar as grammar
 from sglc.errors import GrammarError
@@ -23,15 +23,6 @@ PIECES = sorted({text.encode()[i:j] for text in ["ab\n", "éa", "bê", "\u9a69b"
 MOST = 3  # characters of the texts tried by brute force
 
 
-def allowed(constraint: grammar.Constraint, state: object, size: int) -> set[int]:
-    words = constraint.mask(state)
-    assert words.dtype == np.int32
-    assert len(words) == (size + 31) // 32
-    bits = np.unpackbits(words.view(np.uint8), bitorder="little")
-    assert not bits[size:].any()
-    return set(np.flatnonzero(bits).tolist())
-
-
 def spellable(tail: bytes, tokens: list[bytes], memo: dict[bytes, bool]) -> bool:
     if not tail:
         return True
@@ -42,7 +33,8 @@ def spellable(tail: bytes, tokens: list[bytes], memo: dict[bytes, bool]) -> bool
 
 
 FINITE = st.recursive(
-    st.sampled_from(["a", "b", r"\n", "é", "[éê]", "[^ab]", ".", r"\w", "\u9a69", r"\s", "[a\u9a6a]"]),
+    st.sampled_from(["a", "b", r"\n", "é", "[éê]", "[^ab]", ".", r"\w", "\u9a69", r"\s",
+                     "[a\u9a6a]"]),
     lambda inner: st.one_of(
         st.tuples(inner, inner).map("".join),
         st.tuples(inner, inner).map(lambda p: f"(?:{p[0]}|{p[1]})"),
@@ -51,8 +43,8 @@ FINITE = st.recursive(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(FINITE, st.lists(st.sampled_from(PIECES), min_size=1, max_size=14), st.randoms())
-def test_masks_against_brute_force(pattern: str, tokens: list[bytes], rng: random.Random) -> None:
+@given(FINITE, st.lists(st.sampled_from(PIECES), min_size=1, max_size=14))
+def test_masks_against_brute_force(pattern: str, tokens: list[bytes]) -> None:
     """A token is allowed iff some accepted text goes on with it and its rest can be spelled."""
     tokenizer = TableTokenizer(tokens, control=["<pad>", "<eos>", "<end>"], ends=["<eos>", "<end>"])
     match = re.compile(pattern).fullmatch
@@ -86,32 +78,6 @@ def test_masks_against_brute_force(pattern: str, tokens: list[bytes], rng: rando
             if i < len(tokens) and after is not None and before + tokens[i] not in states:
                 states[before + tokens[i]] = after
                 todo.append(before + tokens[i])
-
-
-def walk(constraint: grammar.Constraint, tokenizer: TableTokenizer, rng: random.Random,
-         most: int = 400) -> str:
-    """A text made of random allowed tokens; every state on the way allows something."""
-    state, ids = constraint.start(), []
-    while True:
-        options = sorted(allowed(constraint, state, tokenizer.vocab_size))
-        assert options, tokenizer.decode(ids)
-        assert bool(tokenizer.eos_ids & set(options)) == constraint.accepting(state)
-        ending = [i for i in options if i in tokenizer.eos_ids]
-        if ending and (len(ids) > most or rng.random() < 0.2 or len(options) == len(ending)):
-            assert constraint.advance(state, ending[0]) == state
-            return tokenizer.decode(ids)
-        token = rng.choice([i for i in options if i not in ending])
-        if len(ids) > most:  # hurry to the end of what has no bound
-            token = min((i for i in options if i not in ending),
-                        key=lambda i: (len(tokenizer.table[i]), rng.random()))
-        assert token not in tokenizer.special_ids
-        ids.append(token)
-        forced = constraint.jump(state)
-        state = constraint.advance(state, token)
-        assert state is not None
-        text = tokenizer.table[token]
-        assert forced.startswith(text) or text.startswith(forced)
-        assert len(ids) < 20 * most
 
 
 WALKS = [IP, CHARACTER, EMAIL, DATE, r"\w{1,50}", r'"[^"\\]*"', r".{0,40}", r"(?:ab|c)+\n?",

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 from pydantic import BaseModel
-from test_constraint import allowed, walk
 from toy_tokenizers import TableTokenizer
+from walks import allowed, walk
 
 import sglc.grammar as grammar
 from sglc.errors import GrammarError

@@ -8,8 +8,8 @@ from typing import Literal
 
 import pytest
 from pydantic import BaseModel, Field
-from test_constraint import walk
 from toy_tokenizers import TableTokenizer
+from walks import walk
 
 import sglc.grammar as grammar
 from sglc.errors import GrammarError
@@ -86,7 +86,8 @@ def test_keywords(schema: dict, good: list[str], bad: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("schema", "word"), [
-    ({"type": "string", "pattern": "a"}, "pattern"), ({"type": "string", "format": "date"}, "format"),
+    ({"type": "string", "pattern": "a"}, "pattern"),
+    ({"type": "string", "format": "date"}, "format"),
     ({"type": "integer", "minimum": 0}, "minimum"), ({"oneOf": []}, "type"), ({}, "type"),
     ({"type": "object"}, "additionalProperties"), ({"type": "array"}, "items"),
     ({"type": "object", "properties": {"a": {"type": "null"}},

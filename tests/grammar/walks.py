@@ -1,0 +1,45 @@
+"""Reading masks, and random texts under a constraint."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+from toy_tokenizers import TableTokenizer
+
+import sglc.grammar as grammar
+
+
+def allowed(constraint: grammar.Constraint, state: object, size: int) -> set[int]:
+    words = constraint.mask(state)
+    assert words.dtype == np.int32
+    assert len(words) == (size + 31) // 32
+    bits = np.unpackbits(words.view(np.uint8), bitorder="little")
+    assert not bits[size:].any()
+    return set(np.flatnonzero(bits).tolist())
+
+
+def walk(constraint: grammar.Constraint, tokenizer: TableTokenizer, rng: random.Random,
+         most: int = 400) -> str:
+    """A text made of random allowed tokens; every state on the way allows something."""
+    state, ids = constraint.start(), []
+    while True:
+        options = sorted(allowed(constraint, state, tokenizer.vocab_size))
+        assert options, tokenizer.decode(ids)
+        assert bool(tokenizer.eos_ids & set(options)) == constraint.accepting(state)
+        ending = [i for i in options if i in tokenizer.eos_ids]
+        if ending and (len(ids) > most or rng.random() < 0.2 or len(options) == len(ending)):
+            assert constraint.advance(state, ending[0]) == state
+            return tokenizer.decode(ids)
+        token = rng.choice([i for i in options if i not in ending])
+        if len(ids) > most:  # hurry to the end of what has no bound
+            token = min((i for i in options if i not in ending),
+                        key=lambda i: (len(tokenizer.table[i]), rng.random()))
+        assert token not in tokenizer.special_ids
+        ids.append(token)
+        forced = constraint.jump(state)
+        state = constraint.advance(state, token)
+        assert state is not None
+        text = tokenizer.table[token]
+        assert forced.startswith(text) or text.startswith(forced)
+        assert len(ids) < 20 * most
