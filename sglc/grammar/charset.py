@@ -192,7 +192,8 @@ def category(letter: str, ascii_only: bool) -> CharSet:
     if lower == "w":
         found = re.finditer(r"\w+", _every_character())
         return CharSet((m.start(), m.end() - 1) for m in found)
-    words = "".join(map(chr, (c for lo, hi in category("w", False).ranges for c in range(lo, hi + 1))))
+    codes = (c for lo, hi in category("w", False).ranges for c in range(lo, hi + 1))
+    words = "".join(map(chr, codes))
     return CharSet((ord(p[0]), ord(p[-1])) for p in re.findall(r"\d", words))
 
 

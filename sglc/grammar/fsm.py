@@ -114,10 +114,10 @@ class FsmConstraint:
             words = words | base
         if len(self._rows) * words.nbytes > _MASK_BYTES:
             self._masks, self._rows = {}, {}
-        words = self._rows.setdefault(words.tobytes(), words)
-        words.flags.writeable = False
-        self._masks[state] = words
-        return words
+        kept = self._rows.setdefault(words.tobytes(), words)
+        kept.flags.writeable = False
+        self._masks[state] = kept
+        return kept
 
     def _live_tokens(self, q: int, node: int) -> np.ndarray:
         """The allowed tokens where some states cannot be finished in tokens."""
@@ -127,7 +127,8 @@ class FsmConstraint:
         if not found:
             return np.zeros(0, np.int32)
         ends = np.concatenate([a * self.nodes + b for a, b in states])
-        return np.concatenate(found)[self.liveness.filter(ends)]
+        live: np.ndarray = np.concatenate(found)[self.liveness.filter(ends)]
+        return live
 
     def _successors(self, state: int) -> np.ndarray:
         """The states that tokens lead to, whether or not they can be finished."""

@@ -3,8 +3,8 @@
 Works through the strongly connected components from the ends to the start.  A state outside of
 cycles is looked up by its row, which is already final (so a long chain costs one pass, where
 partition refinement needs one a state); a cyclic component is refined by itself (Hopcroft) and
-then compared with the classes on cycles before it.  The result is numbered in breadth-first order, so equal
-languages over equal atoms give equal automata.
+then compared with the classes on cycles before it.  The result is numbered in breadth-first
+order, so equal languages over equal atoms give equal automata.
 """
 
 from __future__ import annotations
@@ -139,13 +139,12 @@ class _Merger:
 
         Then all blocks have one, and all of these are on cycles.
         """
-        for block, lead in enumerate(leads):
-            accepts, items = signs[lead]
-            move = next((item for item in items if item[1] != _INSIDE), None)
-            if move is not None:
-                candidates = self.by_move.get((accepts, *move), [])
-                break
-        else:  # nothing leads out, so nothing leads out of an equivalent component either
+        leaving = [(block, signs[lead][0], atom, goal) for block, lead in enumerate(leads)
+                   for atom, goal in signs[lead][1] if goal != _INSIDE]
+        if leaving:
+            block, accepts, atom, goal = leaving[0]
+            candidates = self.by_move.get((accepts, atom, goal), [])
+        else:  # nothing leads out of an equivalent component either
             kind = tuple(sorted(signs[lead] for lead in leads))
             counts: dict[_Sign, int] = {}
             for sign in kind:

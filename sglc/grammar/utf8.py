@@ -128,9 +128,10 @@ def _reach(table: np.ndarray, atoms: int) -> np.ndarray:
     where, byte = np.nonzero(table < atoms)
     reach[where, table[where, byte]] = True
     dead = atoms + count - 1
-    inner: np.ndarray = (table >= atoms) & (table < dead)
-    for node in (*np.flatnonzero(inner.any(axis=1)[1:]) + 1, 0):
-        children = np.unique(table[node][inner[node]]) - (atoms - 1)
+    inner = np.logical_and(table >= atoms, table < dead)
+    for node in (*np.flatnonzero(np.any(inner[1:], axis=1)) + 1, 0):
+        row = table[node]
+        children = np.unique(row[(row >= atoms) & (row < dead)]) - (atoms - 1)
         if len(children):
             reach[node] |= reach[children].any(axis=0)
     return reach

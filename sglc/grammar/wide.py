@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 
 from sglc.grammar.automaton import Automaton
-from sglc.grammar.charset import CharSet
 from sglc.grammar.runs import Run
 from sglc.grammar.token_index import TokenIndex
 from sglc.grammar.walk import Front, Walker

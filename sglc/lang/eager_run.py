@@ -110,6 +110,7 @@ def run_batch(signature: CallSignature, rows: list[dict[str, Any]], target: Any,
     numbers = row_numbers or range(first_row, first_row + len(rows))
     states = [EagerState(Run(target, options, seed, n)) for n in numbers]
     stop = threading.Event()
+    finished: set[int] = set()
 
     def one(i: int) -> None:
         state = states[i]
@@ -119,6 +120,7 @@ def run_batch(signature: CallSignature, rows: list[dict[str, Any]], target: Any,
         try:
             execute(signature, state, rows[i])
             state.sync()
+            finished.add(i)
         except BaseException as e:
             if state._body_error is None and not isinstance(e, Exception):
                 state._body_error = e
@@ -126,8 +128,9 @@ def run_batch(signature: CallSignature, rows: list[dict[str, Any]], target: Any,
     def cancel() -> None:
         stop.set()
         error = cancelled_error()
-        for state in states:
-            state._run.cancel(error)
+        for i, state in enumerate(states):
+            if i not in finished:
+                state._run.cancel(error)
 
     run_all(one, len(rows), thread_count(num_threads, len(rows)), progress, cancel)
     return states

@@ -53,7 +53,7 @@ def _insert(block: Block, pins: dict[Value, int], inputs: dict[Op, list[Value]],
     dying: dict[Op, list[Value]] = {}
     for value in owned:
         at = last.get(value) or value.op
-        if at is not None and at is not terminator:
+        if at is not None:
             dying.setdefault(at, []).append(value)
     out: list[Op] = []
     for op in body:

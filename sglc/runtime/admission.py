@@ -73,7 +73,7 @@ class Admission:
             seq.complete()
         return seq
 
-    def _score(self, request: Request, arrival: int, ids: array, root: Node,
+    def _score(self, request: Request, arrival: int, ids: array[int], root: Node,
                private: bool) -> Sequence:
         n = len(ids)
         want = max(request.score_from, 1) - 1

@@ -144,13 +144,11 @@ def gen_meta(result: Result, options: RunOptions, tokenizer: Tokenizer, prompt_i
             text = tokenizer.decode([token]) if options.return_text_in_logprobs else None
             return lp, token, text
 
-        n_input = 0 if from_ is None else len(prompt_ids) - from_
-        inputs, outputs = result.logprobs[:n_input], result.logprobs[n_input:]
+        scored = () if from_ is None else prompt_ids[from_:]
         meta["input_token_logprobs"] = [
-            entry(lp, t) for lp, t in zip(inputs, prompt_ids[from_:] if n_input else (),
-                                          strict=True)]
+            entry(lp, t) for lp, t in zip(result.prompt_logprobs, scored, strict=True)]
         meta["output_token_logprobs"] = [
-            entry(lp, t) for lp, t in zip(outputs, result.ids, strict=False)]
+            entry(lp, t) for lp, t in zip(result.logprobs, result.ids, strict=True)]
         if options.top_logprobs_num:
             meta["output_top_logprobs"] = [
                 [entry(lp, t) for lp, t in step] for step in result.top_logprobs]

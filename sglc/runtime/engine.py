@@ -121,7 +121,8 @@ class EngineCore:
                 kv_cached=scheduler.tree.cached, kv_in_use=scheduler.in_use,
                 kv_total=pool.total, model_seconds=launcher.model_seconds)
 
-        return self._loop.read(read)
+        snapshot: Stats = self._loop.read(read)
+        return snapshot
 
     def check(self) -> None:
         """Assert the accounting of KV: every slot owned once, every lock by a sequence."""

@@ -56,7 +56,7 @@ class Launcher:
         out = Outcome(hidden)
         if step.samples:
             logits = self._logits(hidden, [k for _, k in step.samples])
-            drawn = self.sampler.draw(logits, [seq.sampler for seq, _ in step.samples])
+            drawn = self.sampler.draw(logits, [seq.draw for seq, _ in step.samples])
             out.tokens, out.reports = drawn.ids, drawn.reports
         if step.scores:
             out.scores = self._scores(hidden, step)
@@ -75,7 +75,7 @@ class Launcher:
         if rows != list(range(len(hidden))):
             hidden = hidden[rows]
         started = time.perf_counter()
-        logits = self.runner.logits(hidden)
+        logits: torch.Tensor = self.runner.logits(hidden)
         self.model_seconds += time.perf_counter() - started
         return logits
 

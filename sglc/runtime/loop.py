@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from sglc.errors import Cancelled, EngineError, SglcError
@@ -46,7 +47,8 @@ class EngineLoop:
         self._closing = False
         self._closed = False
         self._events: list[Event] = []
-        self._new_scheduler = lambda: Scheduler(kv_tokens, max_tokens, max_running, self._leave)
+        self._new_scheduler: Callable[[], Scheduler] = partial(
+            Scheduler, kv_tokens, max_tokens, max_running, self._leave)
         self.scheduler = self._new_scheduler()
         self._global = self.scheduler.tree.new_root()
         self._spaces: dict[int, Node] = {}
@@ -153,7 +155,7 @@ class EngineLoop:
             _log.warning("a model step failed", exc_info=error)
             with self._lock:
                 try:
-                    self.scheduler.abort(step, lambda: _failed(error))
+                    self.scheduler.abort(step, partial(_failed, error))
                 except Exception as second:
                     self._panic(second)
             return
@@ -198,7 +200,7 @@ class EngineLoop:
             else:
                 self.scheduler.add(seq)
         self._drop()
-        if self._cancels or any([s.request.cancelled for s in self.scheduler.running]):
+        if self._cancels or any(s.request.cancelled for s in self.scheduler.running):
             self._cancels = False
             self.scheduler.cancelled(_cancelled)
 

@@ -43,8 +43,8 @@ def _on_cpu(scores: np.ndarray, counters: np.ndarray) -> list[int]:
         quads = np.arange((vocab + 3) // 4, dtype=np.uint64)[None]
         words = np.empty((rows, quads.shape[1], 4))
         made = philox4x32((index[:, None], quads, zero, zero), (low[:, None], high[:, None]))
-        for i in range(4):
-            words[:, :, i] = made[i]
+        for i, word in enumerate(made):
+            words[:, :, i] = word
         noisy = words.reshape(rows, -1)[:, :vocab]
         _gumbel(noisy)
         noisy += scores
@@ -57,11 +57,11 @@ def _on_cpu(scores: np.ndarray, counters: np.ndarray) -> list[int]:
         noisy.reshape(-1)[flat] = noise + scores.reshape(-1)[flat]
     found: list[int] = noisy.argmax(axis=1).tolist()
     if not np.isfinite(top).all():
-        for r, value in enumerate(top.tolist()):
+        for row, value in enumerate(top.tolist()):
             if value != value:
-                found[r] = -2
+                found[row] = -2
             elif value == -np.inf:
-                found[r] = -1
+                found[row] = -1
     return found
 
 

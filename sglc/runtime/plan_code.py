@@ -113,6 +113,10 @@ class _Compiler:
                 code.users[s].append(i)
         code.counts = [s.waits for s in code.steps]
         code.ready = [i for i, s in enumerate(code.steps) if s.waits == 0]
+        for i, _ in code.gens:
+            value = code.steps[i].outputs[1]
+            code.stream_names[i] = [s.data for s in code.steps
+                                    if s.kind == "bind" and s.inputs[0] == value]
         end = self.program.body.terminator
         if end is not None and end.operands and isinstance(end.operands[0], Value):
             code.chain = self.stream_chain(end.operands[0], None)
@@ -172,13 +176,8 @@ class _Compiler:
         if op.name == "kv.decode":
             given = {k: v for k, v in op.attrs.items() if k in SAMPLING_ATTRS}
             spec = GenSpec(GenParams(**given), tuple(op.attrs["path"]), op.attrs.get("name"), rank)
-            step = self.add("gen", op, activation, (len(self.code.gens), spec))
-            index = len(self.code.steps) - 1
-            self.code.gens.append((index, spec))
-            self.code.stream_names[index] = [
-                user.attrs["name"] for user in op.results[1].uses
-                if user.name == "prompt.bind" and user.operands[0] is op.results[1]]
-            assert step.outputs
+            self.code.gens.append((len(self.code.steps), spec))
+            self.add("gen", op, activation, (len(self.code.gens) - 1, spec))
         elif op.name == "kv.score":
             self.add("select", op, activation, SelectSpec(
                 tuple(op.attrs["path"]), op.attrs.get("method", "token_length_normalized"),

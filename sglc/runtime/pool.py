@@ -29,7 +29,7 @@ class SlotPool:
         if n > top:
             raise AssertionError(f"{n} slots asked for, {top} are free")
         self.free = top - n
-        slots = self._stack[top - n:top].copy()
+        slots: np.ndarray = self._stack[top - n:top].copy()
         self._held[slots] = True
         return slots
 

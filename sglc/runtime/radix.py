@@ -29,7 +29,7 @@ class Node:
     __slots__ = ("children", "dropped", "flat", "hidden", "key", "last_used", "locks", "parent",
                  "root", "slots", "step")
 
-    def __init__(self, parent: Node | None, key: array, slots: np.ndarray) -> None:
+    def __init__(self, parent: Node | None, key: array[int], slots: np.ndarray) -> None:
         self.parent = parent  # None: a root, or removed from the tree
         self.root: Node = self if parent is None else parent.root
         self.key = key
@@ -43,7 +43,7 @@ class Node:
         self.dropped = False  # roots only: the space is gone, what is unlocked goes at once
 
 
-def common_prefix(key: array, ids: array, start: int, limit: int) -> int:
+def common_prefix(key: array[int], ids: array[int], start: int, limit: int) -> int:
     """How many of the first `limit` ids of `key` equal those of `ids` from `start`.
 
     Galloping: slices are compared at C speed, so the cost is a few slices, not a Python loop.
@@ -99,7 +99,7 @@ class RadixTree:
 
     # -- reading and growing -----------------------------------------------------------------
 
-    def match(self, node: Node, ids: array, pos: int, end: int
+    def match(self, node: Node, ids: array[int], pos: int, end: int
               ) -> tuple[Node, int, list[np.ndarray]]:
         """Walk down from `node`, which ends at `pos`, along `ids[pos:end]`.
 
@@ -123,7 +123,7 @@ class RadixTree:
             node = child
         return node, pos, pieces
 
-    def extend(self, node: Node, key: array, slots: np.ndarray, step: int, flat: int) -> Node:
+    def extend(self, node: Node, key: array[int], slots: np.ndarray, step: int, flat: int) -> Node:
         """Add a locked child (one lock) for ids that `match` found missing below `node`."""
         child = Node(node, key, slots)
         child.locks = 1
@@ -137,7 +137,7 @@ class RadixTree:
             self.roots[node] = None  # again: a late sequence of a dropped space
         return child
 
-    def insert(self, node: Node, ids: array, pos: int, end: int, slots: np.ndarray) -> Node:
+    def insert(self, node: Node, ids: array[int], pos: int, end: int, slots: np.ndarray) -> Node:
         """Give the tree the slots of `ids[pos:end]` below `node`; returns the node at `end`.
 
         Slots of what is known already are freed; in a dropped space, all are.

@@ -63,6 +63,7 @@ class Result:
     matched: str | int | None = None  # the stop string or stop token id that ended it
     logprobs: tuple[float | None, ...] = ()
     top_logprobs: tuple[tuple[tuple[float, int], ...], ...] = ()  # a step: (logprob, id) ...
+    prompt_logprobs: tuple[float | None, ...] = ()  # see Request.want_prompt_logprobs_from
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0

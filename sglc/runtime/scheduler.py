@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from sglc.runtime.chunks import ChunkBuilder
 from sglc.runtime.pool import SlotPool
 from sglc.runtime.radix import RadixTree
 from sglc.runtime.sequence import Sequence
@@ -60,6 +61,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.waiting: list[tuple[tuple[tuple[int, ...], int], Sequence]] = []
         self._leave = leave
+        self._chunks = ChunkBuilder(self.tree, self._available, self._take)
         self._typical = 32.0  # output tokens of a generation, a running mean
         self._steps = 0
 
@@ -101,38 +103,38 @@ class Scheduler:
                 if budget <= 0:
                     break
                 self.counters.cached += self._walk(seq)
-                budget -= self._advance(seq, step, budget)
+                budget -= self._chunks.advance(seq, step, budget)
         self._admit(step, budget)
         return step
 
     def _admit(self, step: Step, budget: int) -> None:
         """Start waiting sequences while budget, memory and `max_running` allow."""
-        reserved: int | None = None
         while self.waiting and budget > 0 and len(self.running) < self.max_running:
             seq = self.waiting[0][1]
             found = self._walk(seq)
-            if self.running:
-                if reserved is None:
-                    reserved = sum(map(self._growth, self.running))
-                growth = reserved
-                if seq.retracted:  # it is not let in to be thrown out again
-                    growth = sum([s.limit - s.count + s.target - s.pos for s in self.running
-                                  if not s.decoding]
-                                 + [s.limit - s.count for s in self.running if s.decoding])
-                if seq.target - seq.pos + 1 + growth > self._available():
-                    self.tree.unlock(seq.node)
-                    seq.reset()
-                    return
-                reserved += self._growth(seq)
+            if self.running and not self._fits(seq):
+                self.tree.unlock(seq.node)
+                seq.reset()
+                return
             heapq.heappop(self.waiting)
             self.running.append(seq)
             self.counters.cached += found
-            budget -= self._advance(seq, step, budget)
+            budget -= self._chunks.advance(seq, step, budget)
 
-    def _growth(self, seq: Sequence) -> int:
-        """Slots that a running sequence will probably still take."""
-        decode = min(seq.limit - seq.count, max(8, int(self._typical) - seq.count))
-        return max(0, decode) if seq.decoding else max(0, decode) + seq.target - seq.pos
+    def _fits(self, seq: Sequence) -> bool:
+        """Whether there is memory for a waiting sequence beside the probable growth of those
+        that run; beside their greatest growth if it was retracted before."""
+        room = self._available() - (seq.target - seq.pos) - 1
+        for other in self.running:
+            if not other.decoding:
+                room -= other.target - other.pos
+        expected = max(8, int(self._typical))
+        if not seq.retracted and room >= expected * len(self.running):
+            return True
+        for other in self.running:
+            left = other.limit - other.count
+            room -= left if seq.retracted else min(left, max(8, expected - other.count))
+        return room >= 0
 
     def _walk(self, seq: Sequence) -> int:
         """Follow the tree from where the sequence is, and lock what is found.  Returns the
@@ -146,107 +148,6 @@ class Scheduler:
                 seq.place(pieces, end)
                 return 0 if seq.retracted else end - pos
         return 0
-
-    def _advance(self, seq: Sequence, step: Step, budget: int) -> int:
-        """Add what a prefilling sequence computes in this step; the tokens taken."""
-        step.members[seq] = None
-        walked = seq.pos
-        used = self._cached_hidden(seq, step, budget) if seq.want < walked else 0
-        if walked < seq.target and seq.want >= walked and used < budget:
-            n = min(seq.target - walked, budget - used, self._available())
-            if n > 0:
-                self._compute(seq, step, n)
-                used += n
-        if seq.want >= seq.target:
-            if seq.limit:
-                step.samples.append((seq, seq.last))
-            else:
-                step.done.append(seq)
-        return used
-
-    def _compute(self, seq: Sequence, step: Step, n: int) -> None:
-        """The next `n` tokens, which the tree does not have: a row, and nodes for them."""
-        tree = self.tree
-        pos = seq.pos
-        end = pos + n
-        slots = self._take(n)
-        key = seq.ids[pos:end]
-        seq.place([slots], end)
-        flat = step.add_row(key, pos, slots, seq.context[:end])
-        step.prefilled += n
-        seq.computed += max(0, min(end, seq.prompt_len) - pos)
-        node = seq.node
-        cut = seq.border - pos
-        if 0 < cut < n:  # the first wanted hidden state gets a node of its own to be kept in
-            node = tree.extend(node, key[:cut], slots[:cut], step.number, flat)
-            step.keep.append((node, step.output(flat + cut - 1)))
-            node = tree.extend(node, key[cut:], slots[cut:], step.number, flat + cut)
-        else:
-            node = tree.extend(node, key, slots, step.number, flat)
-        seq.node = node
-        if seq.want < end:
-            for at in range(max(seq.want, pos), end):
-                self._give(seq, step, at, step.output(flat + at - pos))
-            step.keep.append((node, step.output(flat + n - 1)))
-
-    def _cached_hidden(self, seq: Sequence, step: Step, budget: int) -> int:
-        """Hidden states of positions whose KV is there: from the tree, from other rows of this
-        step, or else from rows that compute them again.  Returns the tokens taken."""
-        path = []
-        node, end = seq.node, seq.pos
-        while end > seq.want:
-            path.append((node, end))
-            end -= len(node.key)
-            node = node.parent  # type: ignore[assignment]
-        used = 0
-        for node, end in reversed(path):
-            first = max(seq.want, end - len(node.key))
-            if node.step == step.number:
-                flat = node.flat - end + len(node.key)
-                for at in range(first, end):
-                    self._give(seq, step, at, step.output(flat + at))
-                step.keep.append((node, step.output(flat + end - 1)))
-                continue
-            known = node.hidden is not None
-            used += self._recompute(seq, step, first, end - known, budget - used)
-            if seq.want < end - known:
-                break  # out of budget
-            if known:
-                self._give(seq, step, end - 1, step.known(node.hidden))
-            else:
-                step.keep.append((node, seq.last))
-        return used
-
-    def _recompute(self, seq: Sequence, step: Step, first: int, end: int, budget: int) -> int:
-        """Rows for positions that have KV but no hidden state.  They write the same KV to the
-        same slots again."""
-        slots = seq.context[first:end].tolist()
-        at = first
-        used = 0
-        while at < end:
-            flat = step.recomputed.get(slots[at - first])
-            if flat is None:
-                if used == budget:
-                    break
-                stop = at + 1
-                while stop < end and stop - at < budget - used \
-                        and slots[stop - first] not in step.recomputed:
-                    stop += 1
-                flat = step.add_row(seq.ids[at:stop], at, seq.context[at:stop],
-                                    seq.context[:stop])
-                for i in range(at, stop):
-                    step.recomputed[slots[i - first]] = flat + i - at
-                used += stop - at
-            self._give(seq, step, at, step.output(flat))
-            at += 1
-        step.recomputed_tokens += used
-        return used
-
-    def _give(self, seq: Sequence, step: Step, at: int, hidden: int) -> None:
-        if at < seq.score_end:
-            step.scores.append((seq, at, hidden))
-        seq.want = at + 1
-        seq.last = hidden
 
     # -- slots -------------------------------------------------------------------------------
 

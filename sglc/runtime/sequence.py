@@ -15,10 +15,11 @@ import numpy as np
 
 from sglc.errors import EngineError, SglcError
 from sglc.runtime.radix import Node
-from sglc.runtime.request import FinishReason, Request, Result
+from sglc.runtime.request import FinishReason, Request, Result, SamplingParams
 from sglc.runtime.sampler import Draw, Top
 from sglc.runtime.stops import StopMatch, StopWatcher
 
+_NO_DRAW = Draw(SamplingParams())  # of sequences that never sample
 _SLACK = 64  # room for generated tokens in a new page table
 
 
@@ -43,13 +44,13 @@ class Sequence:
     """
 
     __slots__ = ("arrival", "border", "computed", "constraint", "context", "count", "decoding",
-                 "end_ids", "error", "finished", "ids", "last", "limit", "match", "matched",
+                 "draw", "end_ids", "error", "finished", "ids", "last", "limit", "match", "matched",
                  "node", "open_ids", "own", "pos", "private", "prompt_len", "rank", "reason",
-                 "reports", "request", "retracted", "root", "sampler", "score_end", "scores",
+                 "reports", "request", "retracted", "root", "score_end", "scores",
                  "state", "target", "want", "watcher")
 
-    def __init__(self, request: Request, arrival: int, *, ids: array, root: Node, private: bool,
-                 target: int, want: int, score_end: int, limit: int) -> None:
+    def __init__(self, request: Request, arrival: int, *, ids: array[int], root: Node,
+                 private: bool, target: int, want: int, score_end: int, limit: int) -> None:
         self.request = request
         self.arrival = arrival
         self.rank = (request.priority, arrival)  # smaller goes first
@@ -78,7 +79,7 @@ class Sequence:
         self.reports: list[tuple[float, Top]] = []
         # Set by `configure` for those that sample:
         self.end_ids: frozenset[int] = frozenset()
-        self.sampler: Draw | None = None
+        self.draw = _NO_DRAW
         self.watcher: StopWatcher | None = None
         self.constraint: Any = None
         self.state: Any = None
@@ -88,7 +89,7 @@ class Sequence:
                   constraint: Any, open_ids: np.ndarray) -> None:
         """Make it sample.  `end_ids` end it and are not kept; `open_ids`: a packed mask of all
         ids but EOS.  It may be `finished` at once, if the constraint allows only that."""
-        self.sampler = draw
+        self.draw = draw
         self.end_ids = end_ids
         self.watcher = watcher
         if constraint is not None:
@@ -140,8 +141,8 @@ class Sequence:
         if token < 0:
             return self.fail(self._impossible(token))
         self.count += 1
-        draw = self.sampler
-        draw.index += 1  # type: ignore[union-attr]
+        draw = self.draw
+        draw.index += 1
         if token in self.end_ids:
             self.matched = token
             named = token in self.request.sampling.stop_token_ids
@@ -150,8 +151,8 @@ class Sequence:
         self.decoding = True
         if report is not None:
             self.reports.append(report)
-        if draw.tally is not None:  # type: ignore[union-attr]
-            draw.tally.add(token)  # type: ignore[union-attr]
+        if draw.tally is not None:
+            draw.tally.add(token)
         if self.watcher is not None:
             match = self.watcher.push(token)
             if match is not None:
@@ -173,7 +174,7 @@ class Sequence:
         self.state = state
         words = self.constraint.mask(state)
         if (words & self.open_ids).any():
-            self.sampler.words = words  # type: ignore[union-attr]
+            self.draw.words = words
             return False
         if self.constraint.accepting(state):
             return self._finish("constraint")

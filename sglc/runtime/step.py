@@ -75,7 +75,8 @@ class Step:
         self.outputs = list(range(n))
         self.size = self.decoded = n
 
-    def add_row(self, ids: array, position: int, slots: np.ndarray, context: np.ndarray) -> int:
+    def add_row(self, ids: array[int], position: int, slots: np.ndarray,
+                context: np.ndarray) -> int:
         """Append new tokens from `position` on; the flat index of the first."""
         start, n = self.size, len(slots)
         end = self.size = start + n

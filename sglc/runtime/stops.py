@@ -37,13 +37,12 @@ class StopWatcher:
     """Reads one generation token by token.
 
     table: token id -> bytes.  stops, patterns: stop strings and regular expressions.  trim:
-    whether the matched text is cut off.  stream: whether `ready` will be called.
+    whether the matched text is cut off.
     Raises `re.error` for an invalid pattern.
     """
 
     def __init__(self, table: Sequence[bytes], stops: Sequence[str] = (),
-                 patterns: Sequence[str] = (), *, trim: bool = True,
-                 stream: bool = False) -> None:
+                 patterns: Sequence[str] = (), *, trim: bool = True) -> None:
         self._table = table
         self._stops: list[bytes] = []
         for stop in stops:
@@ -60,7 +59,6 @@ class StopWatcher:
         self._ends: list[int] = []
         self._decoder = _Utf8("replace") if self._patterns else None
         self._text = ""  # decoded so far; kept for patterns only
-        self._stream = stream
         self._stream_decoder = _Utf8("replace")
         self._sent_bytes = 0
         self._sent_chars = 0

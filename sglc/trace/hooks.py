@@ -41,6 +41,7 @@ _PURE = frozenset({
     json.dumps, json.loads, re.sub, re.findall, re.split, re.escape, re.match, re.search,
     re.fullmatch, textwrap.dedent, textwrap.indent,
     *(f for f in vars(math).values() if isinstance(f, BuiltinFunctionType))})
+_NOBODY = object()  # the owner of what is no method
 _CONTAINERS = (list, dict, tuple, set, frozenset, str, int, float, bool, range, bytes,
                type(None), re.Match)
 
@@ -125,8 +126,8 @@ class Hooks:
             return fn(*args, **kwargs)
         if isinstance(fn, (Sym, Opaque, Frozen)):
             raise session.broken("SGLC112", "a value from outside is called")
-        owner = getattr(fn, "__self__", None)
-        if owner is not None and (traced(owner) or is_symbolic(owner)):
+        owner = getattr(fn, "__self__", _NOBODY)
+        if traced(owner) or is_symbolic(owner):
             return fn(*args, **kwargs)
         if isinstance(fn, FunctionType) and fn.__globals__.get("__sglc__") is not None:
             return fn(*args, **kwargs)  # a function of the body itself
@@ -176,7 +177,8 @@ class Hooks:
         if fn is type and len(args) == 1 and is_symbolic(args[0]):
             raise session.need(args[0], "its type")
         if fn is len and len(args) == 1:
-            return len(args[0])
+            known = not isinstance(args[0], Sym) or not args[0].is_text
+            return len(args[0]) if known else session.compute("len", args[0])
         if fn in (str, int, float, bool) and len(args) == 1 and isinstance(args[0], Sym):
             if fn is str and args[0].is_text:
                 return args[0]

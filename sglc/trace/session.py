@@ -169,6 +169,8 @@ class Session:
         type_ = compute.result_type(fn)
         if example is not MISSING:
             type_ = type_of(example)
+        elif fn in ("slice", "str") and self._kind(args[0]) == "text":
+            type_ = types.TEXT
         op = self.emit("prompt.compute", [self.operand(a) for a in args], {"fn": fn}, (type_,))
         return Sym(self, op.results[0], type_, recipe, example)
 

@@ -99,7 +99,7 @@ def machines(draw: st.DrawFn) -> tuple[list[dict[int, int]], list[bool]]:
     return rows, draw(st.lists(st.booleans(), min_size=count, max_size=count))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(machines())
 def test_minimize_is_minimal_and_keeps_the_language(
         machine: tuple[list[dict[int, int]], list[bool]]) -> None:

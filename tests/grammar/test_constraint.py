@@ -190,7 +190,7 @@ def test_threads_share_constraints() -> None:
     def work(seed: int) -> None:
         try:
             rng = random.Random(seed)
-            for pattern in rng.sample([IP, DATE, EMAIL, r"\w{1,50}", CHARACTER], 5):
+            for pattern in rng.sample([IP, DATE, r"\w{1,50}", CHARACTER], 3):
                 constraint = grammar.compile(regex=pattern, tokenizer=tokenizer)
                 assert re.fullmatch(pattern, walk(constraint, tokenizer, rng, 60))
             constraint = grammar.compile(regex=DATE, tokenizer=tokenizer)
@@ -198,7 +198,7 @@ def test_threads_share_constraints() -> None:
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -125,7 +125,7 @@ def test_tree_against_a_dictionary(steps, total):
             if total == 200:
                 after = model.slots()
                 assert before.items() <= after.items()  # nothing moved: splits keep slots
-                node, pos, slots = model.match(value)
+                _, pos, slots = model.match(value)
                 assert pos == len(value)
                 assert slots == [after[tuple(value[:n + 1])] for n in range(pos)]
         elif name == "lock":

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -25,7 +26,7 @@ patterns = st.lists(st.sampled_from([r"a+b", r"\n.", r"x*", r"é{2}", r"b$", r"(
 @settings(max_examples=300, deadline=None)
 def test_stops_are_the_brute_force_s(made, stop, pattern, no_trim):
     params = SimpleNamespace(stop=stop, stop_regex=pattern, no_stop_trim=no_trim)
-    watcher = StopWatcher(TOKENIZER.byte_table, stop, pattern, trim=not no_trim, stream=True)
+    watcher = StopWatcher(TOKENIZER.byte_table, stop, pattern, trim=not no_trim)
     streamed = ""
     for n, token in enumerate(made, 1):
         want = find_stop(TOKENIZER, made[:n], params)
@@ -46,12 +47,12 @@ def test_stops_are_the_brute_force_s(made, stop, pattern, no_trim):
 
 
 def watch(made, *stop, pattern=(), trim=True):
-    watcher = StopWatcher(TOKENIZER.byte_table, stop, pattern, trim=trim, stream=True)
+    watcher = StopWatcher(TOKENIZER.byte_table, stop, pattern, trim=trim)
     return watcher, [watcher.push(token) for token in made]
 
 
 def test_streams_hold_back_what_may_still_change():
-    watcher = StopWatcher(TOKENIZER.byte_table, ["END"], stream=True)
+    watcher = StopWatcher(TOKENIZER.byte_table, ["END"])
     sent = []
     for token in b"aE\xc3\xa9EN\xf0":
         watcher.push(token)
@@ -83,4 +84,4 @@ def test_byte_offset(data):
     at = [byte_offset(data, n) for n in range(len(text) + 1)]
     assert at[-1] == len(data) and at == sorted(set(at))
     assert "".join(data[a:b].decode("utf-8", "replace")
-                   for a, b in zip(at, at[1:], strict=False)) == text
+                   for a, b in pairwise(at)) == text

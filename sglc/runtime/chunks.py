@@ -1,0 +1,132 @@
+"""What one prefilling sequence adds to a step: rows for the tokens that the tree does not have,
+and hidden states where they are wanted.
+
+New tokens enter the tree here, when they are issued.  A hidden state comes from wherever it is
+cheapest: the tree keeps those at the ends of its nodes, other rows of the same step make some,
+and what nobody has is run again over its KV.  This module decides nothing about memory or order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from sglc.runtime.radix import RadixTree
+from sglc.runtime.sequence import Sequence
+from sglc.runtime.step import Step
+
+
+class ChunkBuilder:
+    """Adds sequences to steps.
+
+    available: how many slots can be had.  take: gets that many slots.
+    """
+
+    def __init__(self, tree: RadixTree, available: Callable[[], int],
+                 take: Callable[[int], np.ndarray]) -> None:
+        self._tree = tree
+        self._available = available
+        self._take = take
+
+    def advance(self, seq: Sequence, step: Step, budget: int) -> int:
+        """Add what a prefilling sequence computes in this step, at most `budget` tokens;
+        returns how many.  The sequence must have walked the tree."""
+        step.members[seq] = None
+        walked = seq.pos
+        used = self._cached_hidden(seq, step, budget) if seq.want < walked else 0
+        if walked < seq.target and seq.want >= walked and used < budget:
+            n = min(seq.target - walked, budget - used, self._available())
+            if n > 0:
+                self._compute(seq, step, n)
+                used += n
+        if seq.want >= seq.target:
+            if seq.limit:
+                step.samples.append((seq, seq.last))
+            else:
+                step.done.append(seq)
+        return used
+
+    def _compute(self, seq: Sequence, step: Step, n: int) -> None:
+        """The next `n` tokens, which the tree does not have: a row, and nodes for them."""
+        tree = self._tree
+        pos = seq.pos
+        end = pos + n
+        slots = self._take(n)
+        key = seq.ids[pos:end]
+        seq.place([slots], end)
+        flat = step.add_row(key, pos, slots, seq.context[:end])
+        step.prefilled += n
+        seq.computed += max(0, min(end, seq.prompt_len) - pos)
+        node = seq.node
+        cut = seq.border - pos
+        if 0 < cut < n:  # the first wanted hidden state gets a node of its own to be kept in
+            node = tree.extend(node, key[:cut], slots[:cut], step.number, flat)
+            step.keep.append((node, step.output(flat + cut - 1)))
+            node = tree.extend(node, key[cut:], slots[cut:], step.number, flat + cut)
+        else:
+            node = tree.extend(node, key, slots, step.number, flat)
+        seq.node = node
+        if seq.want < end:
+            for at in range(max(seq.want, pos), end):
+                self._give(seq, step, at, step.output(flat + at - pos))
+            step.keep.append((node, step.output(flat + n - 1)))
+
+    def _cached_hidden(self, seq: Sequence, step: Step, budget: int) -> int:
+        """Hidden states of positions whose KV is there: from the tree, from other rows of this
+        step, or else from rows that compute them again.  Returns the tokens taken."""
+        path = []
+        node, end = seq.node, seq.pos
+        while end > seq.want:
+            path.append((node, end))
+            end -= len(node.key)
+            node = node.parent  # type: ignore[assignment]
+        used = 0
+        for node, end in reversed(path):
+            first = max(seq.want, end - len(node.key))
+            if node.step == step.number:
+                flat = node.flat - end + len(node.key)
+                for at in range(first, end):
+                    self._give(seq, step, at, step.output(flat + at))
+                step.keep.append((node, step.output(flat + end - 1)))
+                continue
+            known = node.hidden is not None
+            used += self._recompute(seq, step, first, end - known, budget - used)
+            if seq.want < end - known:
+                break  # out of budget
+            if known:
+                self._give(seq, step, end - 1, step.known(node.hidden))
+            else:
+                step.keep.append((node, seq.last))
+        return used
+
+    def _recompute(self, seq: Sequence, step: Step, first: int, end: int, budget: int) -> int:
+        """Rows for positions that have KV but no hidden state.  They write the same KV to the
+        same slots again."""
+        slots = seq.context[first:end].tolist()
+        at = first
+        used = 0
+        while at < end:
+            flat = step.recomputed.get(slots[at - first])
+            if flat is None:
+                if used == budget:
+                    break
+                stop = at + 1
+                while stop < end and stop - at < budget - used \
+                        and slots[stop - first] not in step.recomputed:
+                    stop += 1
+                flat = step.add_row(seq.ids[at:stop], at, seq.context[at:stop],
+                                    seq.context[:stop])
+                for i in range(at, stop):
+                    step.recomputed[slots[i - first]] = flat + i - at
+                used += stop - at
+            self._give(seq, step, at, step.output(flat))
+            at += 1
+        step.recomputed_tokens += used
+        return used
+
+    def _give(self, seq: Sequence, step: Step, at: int, hidden: int) -> None:
+        if at < seq.score_end:
+            step.scores.append((seq, at, hidden))
+        seq.want = at + 1
+        seq.last = hidden
