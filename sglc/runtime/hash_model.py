@@ -102,12 +102,15 @@ class HashRunner:
 
 def _favour(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
     """A bias that lifts single common characters above the best of all other tokens' noise
-    about three times in four, whatever the size of the vocabulary."""
+    about three times in four, whatever the size of the vocabulary; space, newline and lower
+    case are the most common, so that stops and patterns hit."""
     table = tokenizer.byte_table[:vocab_size]
+    more = {b" ": 2.2, b"\n": 1.6}
     common = [i for i, piece in enumerate(table)
               if len(piece) == 1 and (32 <= piece[0] < 127 or piece == b"\n")]
     bias = np.zeros(vocab_size, dtype=np.float32)
     if common:
         # The best of n draws of variance 2 is about 2 sqrt(ln n).
         bias[common] = 1.0 + 2.0 * (np.sqrt(np.log(vocab_size)) - np.sqrt(np.log(len(common))))
+        bias[common] += [more.get(table[i], 0.6 * table[i].islower()) for i in common]
     return bias

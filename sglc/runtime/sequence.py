@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence as Ids
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,17 +20,6 @@ from sglc.runtime.stops import StopMatch, StopWatcher
 
 _NO_DRAW = Draw(SamplingParams())  # of sequences that never sample
 _SLACK = 64  # room for generated tokens in a new page table
-
-
-@dataclass(slots=True)
-class GenerateResult(Result):
-    """A `Result` with the prompt's log-probabilities, for `want_prompt_logprobs_from`.
-
-    `prompt_logprobs[i]` is that of the prompt's id number `want_prompt_logprobs_from + i`; None
-    for position 0.
-    """
-
-    prompt_logprobs: tuple[float | None, ...] = ()
 
 
 class Sequence:
@@ -211,9 +199,7 @@ class Sequence:
         """The answer to the request.  `table`: token id -> bytes."""
         request = self.request
         prompt = self.prompt_len
-        plain = request.want_prompt_logprobs_from is None or request.kind != "generate"
-        out = Result() if plain else GenerateResult()
-        out.prompt_tokens = prompt
+        out = Result(prompt_tokens=prompt)
         out.cached_tokens = max(0, min(self.target, prompt) - self.computed)
         out.output_tokens = self.count
         out.finish_reason = self.reason
@@ -236,8 +222,8 @@ class Sequence:
                 out.logprobs = tuple([report[0] for report in reports])
                 if request.sampling.top_logprobs > 0:
                     out.top_logprobs = tuple([report[1] for report in reports])
-            if isinstance(out, GenerateResult):
-                out.prompt_logprobs = self._scored(request.want_prompt_logprobs_from or 0)
+            if request.want_prompt_logprobs_from is not None:
+                out.prompt_logprobs = self._scored(request.want_prompt_logprobs_from)
         return out
 
     def _scored(self, first: int) -> tuple[float | None, ...]:

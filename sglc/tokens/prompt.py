@@ -70,13 +70,16 @@ class Prompt:
         bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         return cls(tokenizer, array("q", bos), "", True, None, None)
 
-    def append(self, text: str) -> Prompt:
-        """This prompt with `text` added to its last run (plain characters, never control)."""
+    def append(self, text: str, cut_from: int = _CUT_FROM) -> Prompt:
+        """This prompt with `text` added to its last run (plain characters, never control).
+
+        cut_from: tails at least this long are encoded up to their stable cut right away.
+        """
         if not text:
             return self
         tail = self.tail + text
         ids, first = self.ids, self.first
-        if len(tail) >= _CUT_FROM and self.tokenizer.can_cut:
+        if len(tail) >= cut_from and self.tokenizer.can_cut:
             cut: Encoded = self.tokenizer.encode_run(tail, first)
             if cut.ids:
                 ids, tail, first = ids + cut.ids, cut.held, False
@@ -108,7 +111,7 @@ class Prompt:
 
     def encoded(self, text: str) -> Encoded:
         """`text` encoded in the context of this prompt, for `append_encoded` on equal tails."""
-        after = self.append(text)
+        after = self.append(text, 0)
         return Encoded(text, after.ids[len(self.ids):], after.tail, self.tail)
 
     def append_span(self, span: Span) -> Prompt:

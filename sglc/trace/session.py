@@ -244,7 +244,8 @@ class Session:
             if not (isinstance(value, str) or (isinstance(value, Sym) and (
                     value.is_text or value.type == types.ANY))):
                 raise self.broken("SGLC111", f"text is added to a {type(value).__name__}")
-        return self.compute("concat", left, right)
+        # As a format: passes see through nested ones, and split them where they are appended.
+        return self.format([v if isinstance(v, str) else (v, "", "") for v in (left, right)])
 
     def item(self, value: Sym, key: Any) -> Any:
         """`value[key]`."""

@@ -1,0 +1,283 @@
+"""A program's IR as a picture to draw: boxes in a prefix tree, and what depends on what.
+
+Runs of appended text become one box of several pieces, wrappers and bookkeeping go.  Knows the
+three dialects; how boxes look and where they go is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sglc.ir.literals import write
+from sglc.ir.module import Block, Lit, Op, Operand, Program, Value
+from sglc.ir.ops import SAMPLING_ATTRS
+from sglc.ir.printer import value_names
+from sglc.ir.signatures import BRANCHES, CALLS, CHAINS, PROMPTS, ROOTS, YIELDING
+
+Kind = Literal["text", "gen", "select", "branch", "merge", "host", "other"]
+
+_SELECTS = ("prompt.select", "kv.score")
+_SPECIALS = ("prompt.special", "kv.special")
+_APPENDS = ("prompt.append", "kv.extend")
+_ROLES = ("prompt.role_begin", "prompt.role_end")
+_SIGNS = {"eq": "=", "ne": "≠", "lt": "<", "le": "≤", "gt": ">", "ge": "≥"}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a text box: constant text, a control token or role, or text known at run time."""
+
+    kind: Literal["constant", "special", "value"]
+    text: str
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One box.  parent: the box whose prompt it continues; label: on the line from it."""
+
+    kind: Kind
+    title: str
+    detail: str = ""
+    pieces: list[Piece] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    parent: Node | None = None
+    label: str = ""
+    joins: list[tuple[Node, str]] = field(default_factory=list)  # further prompts that end here
+    sources: list[Node] = field(default_factory=list)  # whose results it uses
+    children: list[Node] = field(default_factory=list)
+    spine: bool = False  # on the way to the program's final prompt
+
+
+def picture(program: Program) -> list[Node]:
+    """The boxes of a program, each after those it continues or depends on."""
+    return _Picture(program).nodes
+
+
+class _Picture:
+    def __init__(self, program: Program) -> None:
+        self.names = value_names(program)
+        self.nodes: list[Node] = []
+        self.at: dict[Value, Node | None] = {}  # prompt value -> the box it ends at
+        self.makers: dict[Value, Node] = {}  # other value -> the box that produces it
+        self.yields: dict[Value, Value] = {}  # a wrapper's result -> what its region yields
+        self.block(program.body, None, "")
+        end = program.body.terminator
+        node = self.at.get(end.operands[0]) if end is not None and end.operands and isinstance(
+            end.operands[0], Value) else None
+        while node is not None and not node.spine:
+            node.spine = True
+            node = node.parent
+        self.nodes = _joined(self.nodes)
+
+    # -- blocks ---------------------------------------------------------------------------
+    def block(self, block: Block, branch: Node | None, label: str) -> list[tuple[Node, str]]:
+        """Draw a block; the boxes (with the label of the line) that its yielded prompts end at.
+
+        branch: the box that decides whether the block runs; the block's chains start there.
+        """
+        inner = set(block.args)
+        for op in block.ops:
+            if op.name.endswith((".yield", ".return")):
+                continue
+            self.op(op, inner, branch, label)
+            inner.update(op.results)
+        ends: dict[Node, str] = {}
+        last = block.terminator
+        for value in last.operands if last is not None and last.name.endswith(".yield") else ():
+            if isinstance(value, Value) and value.type.name in PROMPTS:
+                node = self.at.get(value)
+                if branch is not None and value not in inner:
+                    ends.setdefault(branch, label)  # the arm adds nothing
+                elif node is not None:
+                    ends.setdefault(node, "")
+        return list(ends.items())
+
+    def op(self, op: Op, inner: set[Value], branch: Node | None, label: str) -> None:
+        if op.name in ROOTS:
+            self.at[op.results[0]] = branch
+        elif op.name in BRANCHES:
+            self.branch(op, inner, branch, label)
+        elif op.name in YIELDING:
+            self.block(op.regions[0], branch, label)
+            end = op.regions[0].terminator
+            for result, value in zip(op.results, end.operands if end else (), strict=False):
+                if isinstance(value, Value):
+                    self.yields[result] = value
+                    if result.type.name in PROMPTS:
+                        self.at[result] = self.at.get(value)
+        elif op.name == "prompt.fork" or (op.name == "prompt.join"
+                                          and op.attrs.get("mode") == "gather_variable"):
+            node, _ = self.start(op.operands[0], inner, branch, label)
+            for result in op.results:
+                self.at[result] = node
+        elif op.name in CHAINS:
+            self.chain(op, inner, branch, label)
+        elif op.name == "prompt.host":
+            title = f"{op.attrs.get('fn', 'call')}()"
+            node = self.add(Node("host", title, "host call"), op, op.operands)
+            self.makers.update(dict.fromkeys(op.results, node))
+
+    def start(self, prompt: Operand, inner: set[Value], branch: Node | None,
+              label: str) -> tuple[Node | None, str]:
+        """The box that a prompt is continued from, and the label of the line."""
+        if branch is not None and prompt not in inner:
+            return branch, label
+        return (self.at.get(prompt) if isinstance(prompt, Value) else None), ""
+
+    def chain(self, op: Op, inner: set[Value], branch: Node | None, label: str) -> None:
+        node = self.box(op)
+        node.parent, node.label = self.start(op.operands[0], inner, branch, label)
+        self.add(node, op, op.operands[1:])
+        if node.kind == "merge":
+            node.joins = [(n, "") for n in dict.fromkeys(
+                self.at.get(o) for o in op.operands[1:2 if op.name.endswith("concat") else None]
+                if isinstance(o, Value)) if n is not None]
+        for result in op.results:
+            if result.type.name in PROMPTS:
+                self.at[result] = node
+            else:
+                self.makers[result] = node
+
+    def branch(self, op: Op, inner: set[Value], outer: Node | None, label: str) -> None:
+        condition = op.operands[0]
+        node = Node("branch", self.phrase(condition))
+        entered = [o for region in op.regions for o in _entries(region)]
+        if entered:
+            node.parent, node.label = self.start(entered[0], inner, outer, label)
+        else:
+            node.parent, node.label = outer, label
+        self.add(node, op, [condition])
+        arms = [region.label or word for region, word in zip(
+            op.regions, ("yes", "no") if op.name == "prompt.if" else [""] * len(op.regions),
+            strict=True)]
+        ends = [end for region, arm in zip(op.regions, arms, strict=True)
+                for end in self.block(region, node, arm)]
+        makers = [self.maker(o) for region in op.regions if region.terminator is not None
+                  for o in region.terminator.operands]
+        prompts = [r for r in op.results if r.type.name in PROMPTS]
+        after = node
+        if prompts:
+            after = self.add(Node("merge", "", parent=node), op, ())
+            after.joins = ends
+        self.at.update(dict.fromkeys(prompts, after))
+        found = next((m for ms in makers for m in ms), None)
+        self.makers.update({r: found or node for r in op.results if r not in prompts})
+
+    # -- boxes ----------------------------------------------------------------------------
+    def add(self, node: Node, op: Op, used: Iterable[Operand]) -> Node:
+        if op.loc is not None:
+            node.places.append(str(op.loc))
+        node.sources = list(dict.fromkeys(
+            m for o in used for m in self.maker(o) if m is not node.parent))
+        if node.parent is not None and node.kind != "merge":
+            node.parent.children.append(node)
+        self.nodes.append(node)
+        return node
+
+    def box(self, op: Op) -> Node:
+        if op.name in _APPENDS:
+            return Node("text", "", pieces=list(self.pieces(op.operands[1])))
+        if op.name in _SPECIALS:
+            return Node("text", "", pieces=[Piece("special", str(op.attrs["token"]))])
+        if op.name in _ROLES:
+            sign = "⟨{}⟩" if op.name.endswith("begin") else "⟨/{}⟩"
+            return Node("text", "", pieces=[Piece("special", sign.format(op.attrs["role"]))])
+        if op.name in CALLS:
+            name = op.attrs.get("name") or ""
+            if op.name in _SELECTS:
+                choices = ", ".join(self.phrase(o) for o in op.operands[1:])
+                return Node("select", f"select {name}".strip(), choices)
+            options = [f"{a} {write(op.attrs[a])}" for a in SAMPLING_ATTRS if a in op.attrs]
+            return Node("gen", f"gen {name}".strip(), " · ".join(options))
+        if op.name in ("prompt.concat", "kv.concat", "prompt.join"):
+            return Node("merge", "join")
+        return Node("other", op.name)
+
+    def pieces(self, text: Operand) -> Iterator[Piece]:
+        """What an appended text consists of, in order."""
+        stack = [text]
+        while stack:
+            part = stack.pop()
+            op = part.op if isinstance(part, Value) else None
+            if isinstance(part, Lit):
+                yield Piece("constant", str(part.value))
+            elif op is None or part in self.makers:
+                yield Piece("value", self.phrase(part))
+            elif op.name == "kv.ids":
+                yield Piece("constant", str(op.attrs["text"]))
+            elif op.name == "kv.encode":
+                stack.append(op.operands[1])
+            elif op.name == "prompt.compute" and op.attrs["fn"] == "concat":
+                stack.extend(reversed(op.operands))
+            elif op.name == "prompt.format":
+                stack.extend(Lit(p) if isinstance(p, str) else op.operands[p[0]]
+                             for p in reversed(op.attrs["parts"]))
+            else:
+                yield Piece("value", self.phrase(part))
+
+    def phrase(self, value: Operand, deep: int = 4) -> str:
+        """A value in words: a literal, a variable's name, a simple expression."""
+        if isinstance(value, Lit):
+            return write(value.value)
+        op = value.op
+        if op is None or deep == 0 or value in self.makers or op.name != "prompt.compute":
+            return value.name or self.names.get(value, "?").lstrip("%")
+        parts = [self.phrase(o, deep - 1) for o in op.operands]
+        fn = str(op.attrs["fn"]).removeprefix("text.")
+        if fn in _SIGNS and len(parts) == 2:
+            return f"{parts[0]} {_SIGNS[fn]} {parts[1]}"
+        return f"{fn}({', '.join(parts)})"
+
+    def maker(self, value: Operand) -> list[Node]:
+        """The boxes whose results a value is computed from."""
+        found: dict[Node, None] = {}
+        stack, seen = [value], set()
+        while stack:
+            v = stack.pop()
+            if not isinstance(v, Value) or v in seen:
+                continue
+            seen.add(v)
+            if v in self.makers:
+                found[self.makers[v]] = None
+            elif v in self.yields:
+                stack.append(self.yields[v])
+            elif v.type.name in PROMPTS:
+                node = self.at.get(v)
+                if node is not None and node.kind in ("gen", "select"):
+                    found[node] = None
+            elif v.op is not None:
+                stack.extend(reversed(v.op.operands))
+        return list(found)
+
+
+def _entries(block: Block) -> Iterator[Value]:
+    """The prompts from outside that a block's ops use, in order."""
+    inner = set(block.args)
+    for op in block.walk():
+        for o in op.operands:
+            if isinstance(o, Value) and o.type.name in PROMPTS and o not in inner:
+                yield o
+        inner.update(op.results)
+
+
+def _joined(nodes: list[Node]) -> list[Node]:
+    """Text boxes that nothing comes between, as one (where the last of them was)."""
+    out: dict[Node, None] = {}
+    into: dict[Node, Node] = {}
+    for node in nodes:
+        before = node.parent = into.get(node.parent, node.parent) if node.parent else None
+        node.joins = [(into.get(n, n), label) for n, label in node.joins]
+        node.sources = [into.get(n, n) for n in node.sources]
+        if (before is not None and node.kind == before.kind == "text"
+                and len(before.children) == 1):
+            before.pieces += node.pieces
+            before.places += [p for p in node.places if p not in before.places]
+            before.sources += [s for s in node.sources if s not in before.sources]
+            before.children = node.children
+            into[node] = before
+            del out[before]
+            node = before
+        out[node] = None
+    return list(out)
