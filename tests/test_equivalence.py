@@ -19,6 +19,7 @@ from tests.generators import GeneratedProgram, load, programs, run_options
 from tests.reference import run_reference
 from tests.reference_calls import WholeModel
 
+EXAMPLES = 1000 if settings().max_examples >= 1000 else 50  # all of them: the slow profile
 TOKENIZERS = ("bytes", "small", "smollm2")
 
 
@@ -99,7 +100,7 @@ def check(generated: GeneratedProgram, models: dict[str, Any], options: dict[str
     return program
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(generated=programs(), options=run_options)
 def test_every_way_to_run_is_the_reference(
         generated: GeneratedProgram, options: dict[str, Any], models: dict[str, Any],
@@ -117,7 +118,7 @@ def no_eager(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(eager_run, name, refuse)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(generated=programs(max_rows=2), data=st.data())
 def test_generated_programs_are_captured_whole(
         generated: GeneratedProgram, data: st.DataObject, no_eager: None,

@@ -285,7 +285,7 @@ class Compiled:
 
     def explain(self) -> str:
         """What was captured, what was not and why, and what the passes did."""
-        from sglc.viz.summary import summary
+        from sglc.lang.summary import summary
 
         return summary(self)
 
