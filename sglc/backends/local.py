@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from array import array
 from collections.abc import Sequence
@@ -64,7 +65,10 @@ class LocalBackend:
         self.tokenizer = tokenizer
         self.template = template
         self.seed = fresh_seed() if seed is None else seed
-        self.plans: dict[Any, Any] = {}  # compiled variants bound to this backend, by variant
+        if gc.get_freeze_count() == 0:
+            # Libraries leave half a million objects; going through them again and again took
+            # half of the time of a batch of small programs (bench/frontend_overhead.py).
+            gc.freeze()
 
     # -- for the interpreter and the executor ---------------------------------------------
     def submit(self, requests: Sequence[Request]) -> None:

@@ -142,28 +142,25 @@ class VariantCache:
                 for v, n in counts.items() if v.trace is not None}
         ended = threading.Semaphore(0)
         states: list[Any] = [None] * len(rows)
-        instances: list[Instance] = []
+        instances: dict[Variant, list[Instance]] = {v: [] for v in jobs}
         for i, (v, values) in enumerate(zip(variants, rows, strict=True)):
             if v.trace is not None:
                 instance = Instance(jobs[v], first_row + i, arguments(values),
                                     lambda _: ended.release())
-                instances.append(instance)
+                instances[v].append(instance)
                 states[i] = CompiledState(instance, v.trace.names)
         bar = Progress(len(rows), control.progress_bar)
-        started = 0
         try:
-            for instance in instances:
-                instance.start()
-                started += 1
-            for _ in instances:
+            for v, job in jobs.items():
+                job.start_all(instances[v])
+            for _ in range(len(rows) - len(eager)):
                 ended.acquire()
                 bar.step()
         except KeyboardInterrupt:
             error = eager_run.cancelled_error()
-            for n, instance in enumerate(instances):
-                instance.cancel(error)
-                if n >= started:
-                    instance.start()  # ends at once
+            for group in instances.values():
+                for instance in group:
+                    instance.cancel(error)  # one that has not started ends at once
             bar.interrupted()
             eager = []
         finally:

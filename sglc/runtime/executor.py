@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Any
 
 from sglc.config import RunOptions, resolve
 from sglc.errors import EngineError
 from sglc.runtime import calls
 from sglc.runtime.calls import Call, Outcome, Target
-from sglc.runtime.plan_code import UNSET, PlanCode, SelectSpec
-from sglc.tokens.prompt import Prompt
+from sglc.runtime.plan_code import UNSET, PlanCode, SelectSpec, Step
+from sglc.runtime.request import Request
 
+SUBMIT_TOGETHER = 256  # requests of a starting batch
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """What the instances of one planned run share.
+    """What the instances of one planned run share.  Also the target of their model calls.
 
     gens: options in force and compiled constraint of each gen of the code, by its index.
     """
@@ -33,23 +35,55 @@ class Job:
     seed: int
     space: int | None = None
     gens: list[tuple[RunOptions, Any]] = field(default_factory=list)
+    condition: threading.Condition = field(default_factory=threading.Condition)
+    tokenizer: Any = None
+    template: Any = None
+    _held: list[Request] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        self.tokenizer, self.template = self.target.tokenizer, self.target.template
         for _, spec in self.code.gens:
             options = resolve(spec.params, self.options)
-            self.gens.append((options, calls.constraint_for(options, self.target.tokenizer)))
+            self.gens.append((options, calls.constraint_for(options, self.tokenizer)))
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Pass requests on, in handfuls while `start_all` runs."""
+        with self._lock:
+            held = self._held
+            if held is not None:
+                held.extend(requests)
+                if len(held) < SUBMIT_TOGETHER:
+                    return
+                requests, self._held = held, []
+        self.target.submit(requests)
+
+    def cancel(self, requests: Sequence[Request]) -> None:
+        self.target.cancel(requests)
+
+    def start_all(self, instances: Sequence[Instance]) -> None:
+        """Start instances; their first model calls reach the engine in handfuls."""
+        self._held = []
+        try:
+            for instance in instances:
+                instance.start()
+        finally:
+            with self._lock:
+                held, self._held = self._held, None
+            if held:
+                self.target.submit(held)
 
 
 class Instance:
     """One run of a planned program.
 
-    Readers wait on `condition`; `variables` maps a name to its final value once all the steps
-    that may still bind it are done.
+    Readers wait on the job's condition; a variable has its final value once all the steps that
+    may still bind it are done.
     """
 
-    __slots__ = ("_counts", "_env", "_flying", "_inbox", "_lock", "_on_end", "_running", "_todo", "cancelled",
-                 "condition", "ended", "error", "job", "left", "messages", "metas", "order",
-                 "result", "row", "stream", "values")
+    __slots__ = ("_counts", "_env", "_flying", "_inbox", "_lock", "_on_end", "_ready", "_running",
+                 "cancelled", "condition", "ended", "error", "job", "left", "messages", "metas",
+                 "order", "result", "row", "stream", "values")
 
     def __init__(self, job: Job, row: int, arguments: Mapping[str, Any],
                  on_end: Callable[[Instance], None] | None = None,
@@ -57,7 +91,7 @@ class Instance:
         code = job.code
         self.job = job
         self.row = row
-        self.condition = threading.Condition()
+        self.condition = job.condition
         self.error: BaseException | None = None
         self.cancelled: BaseException | None = None
         self.ended = False
@@ -65,7 +99,7 @@ class Instance:
         self.values: dict[Any, Any] = {}
         self.order: dict[Any, int] = {}
         self.metas: dict[Any, Any] = {}
-        self.left = dict(code.binds)
+        self.left = code.binds.copy()
         self.messages: list[tuple[int, dict[str, str]]] = []
         self.stream = stream
         self._env = code.initial.copy()
@@ -74,47 +108,38 @@ class Instance:
         self._counts = code.counts.copy()
         self._flying: dict[int, Call] = {}
         self._inbox: deque[tuple[int, Outcome]] = deque()
-        self._todo: list[int] = list(reversed(code.ready))
+        self._ready: list[int] = [0]  # groups that can run, a heap
         self._running = False
         self._lock = threading.Lock()
         self._on_end = on_end
 
     def start(self) -> None:
         """Run what can run; further steps follow on completions."""
-        for slot in self.job.code.arg_slots.values():
-            self._arrived(slot)
-        self._todo.sort(reverse=True)
         self._pump()
 
     # -- dataflow -------------------------------------------------------------------------
-    def _arrived(self, slot: int) -> None:
+    def _fire(self, source: int) -> None:
+        """A source has happened: count down the groups that wait for it."""
         counts = self._counts
-        for user in self.job.code.users[slot]:
-            counts[user] -= 1
-            if counts[user] == 0:
-                self._todo.append(user)
-
-    def _set(self, slot: int, value: Any) -> None:
-        self._env[slot] = value
-        self._arrived(slot)
+        for group in self.job.code.waiting[source]:
+            counts[group] -= 1
+            if counts[group] == 0:
+                heappush(self._ready, group)
 
     def _pump(self) -> None:
-        """Take in outcomes and run ready steps until none is left.  One thread at a time."""
+        """Take in outcomes and run ready groups until none is left.  One thread at a time."""
         with self._lock:
             if self._running:
                 return
             self._running = True
+        groups = self.job.code.groups
         while True:
             while self._inbox:
                 self._take(*self._inbox.popleft())
-            while self._todo:
-                step = self._todo.pop()
-                if self.error is not None:
-                    continue
+            while self._ready:
+                group = groups[heappop(self._ready)]
                 try:
-                    if self.cancelled is not None:
-                        raise self.cancelled
-                    self._step(step)
+                    self._run(group.steps)
                 except Exception as e:
                     self._fail(e)
             with self._lock:
@@ -128,35 +153,38 @@ class Instance:
         if finished:
             self._end()
 
-    def _step(self, index: int) -> None:
-        code = self.job.code
-        step = code.steps[index]
+    def _run(self, steps: list[Step]) -> None:
         env = self._env
-        kind = step.kind
-        if kind == "pure":
-            self._set(step.outputs[0], step.data(*[env[s] for s in step.inputs[: step.arity]]))
-        elif kind == "gen":
-            self._gen(index, step)
-        elif kind == "select":
-            self._select(index, step)
-        elif kind == "bind":
-            self._bind(step.data, env[step.inputs[0]], step.order)
-        elif kind == "meta":
-            with self.condition:
-                self.metas[step.data] = env[step.inputs[0]]
-        elif kind == "message":
-            begin, end = env[step.inputs[0]], env[step.inputs[1]]
-            text = end.text_since(begin).lstrip()
-            self.messages.append((step.order, {"role": step.data, "content": text}))
-        elif kind == "branch":
-            self._branch(step)
-        elif kind == "yield":
-            for slot, source in zip(step.outputs, step.inputs[: step.arity], strict=True):
-                self._set(slot, env[source])
-        elif kind == "return":
-            self.result = tuple(env[s] for s in step.inputs[: step.arity])
+        for step in steps:
+            if self.error is not None:
+                return
+            if self.cancelled is not None:
+                raise self.cancelled
+            kind = step.kind
+            inputs = step.inputs
+            if kind == "pure":
+                env[step.outputs[0]] = step.data(*[env[s] for s in inputs])
+            elif kind == "gen":
+                self._gen(step)
+            elif kind == "bind":
+                self._bind(step.data, env[inputs[0]], step.order)
+            elif kind == "meta":
+                self.metas[step.data] = env[inputs[0]]
+            elif kind == "select":
+                self._select(step)
+            elif kind == "message":
+                text = env[inputs[1]].text_since(env[inputs[0]]).lstrip()
+                self.messages.append((step.order, {"role": step.data, "content": text}))
+            elif kind == "branch":
+                self._branch(step)
+            elif kind == "yield":
+                for slot, source in zip(step.outputs, inputs, strict=True):
+                    env[slot] = env[source]
+                self._fire(step.source)
+            elif kind == "return":
+                self.result = tuple([env[s] for s in inputs])
 
-    def _branch(self, step: Any) -> None:
+    def _branch(self, step: Step) -> None:
         data = step.data
         value = self._env[step.inputs[0]]
         labels = data["labels"]
@@ -170,7 +198,8 @@ class Instance:
                     for name, n in binds.items():
                         self.left[name] -= n
             self.condition.notify_all()
-        self._set(step.outputs[taken], True)
+        self._env[step.outputs[taken]] = True
+        self._fire(data["arms"][taken])
 
     def _bind(self, name: Any, value: Any, order: int) -> None:
         with self.condition:
@@ -180,30 +209,27 @@ class Instance:
             self.condition.notify_all()
 
     # -- model calls ----------------------------------------------------------------------
-    def _gen(self, index: int, step: Any) -> None:
+    def _gen(self, step: Step) -> None:
         job = self.job
         gen, spec = step.data
         options, constraint = job.gens[gen]
-        prompt: Prompt = self._env[step.inputs[0]]
-        keys = calls.gen_keys(options, job.seed, self.row, spec.path)
-        on_text = None
-        if self.stream is not None:
-            stream = self.stream
-            on_text = stream.listener(index, self)
+        index = step.order
+        on_text = None if self.stream is None else self.stream.listener(index, self)
         self._flying[index] = _PENDING
-        call = calls.start_gen(job.target, prompt, options, keys, constraint,
-                               lambda outcome: self._done(index, outcome), space=job.space,
-                               priority=(self.row, spec.rank), on_text=on_text)
+        call = calls.start_gen(
+            job, self._env[step.inputs[0]], options,
+            calls.gen_keys(options, job.seed, self.row, spec.path), constraint,
+            lambda outcome: self._done(index, outcome), space=job.space,
+            priority=(self.row, spec.rank), on_text=on_text)
         self._flew(index, call)
 
-    def _select(self, index: int, step: Any) -> None:
+    def _select(self, step: Step) -> None:
         job = self.job
         spec: SelectSpec = step.data
-        inputs = step.inputs
-        prompt: Prompt = self._env[inputs[0]]
-        choices = [self._env[s] for s in inputs[1: step.arity]]
+        index = step.order
+        prompt, *choices = [self._env[s] for s in step.inputs]
         self._flying[index] = _PENDING
-        call = calls.start_select(job.target, prompt, choices, spec.method,
+        call = calls.start_select(job, prompt, choices, spec.method,
                                   lambda outcome: self._done(index, outcome), space=job.space,
                                   priority=(self.row, spec.rank))
         self._flew(index, call)
@@ -213,7 +239,7 @@ class Instance:
             if index in self._flying:  # not yet done
                 self._flying[index] = call
         if self.cancelled is not None:
-            self.job.target.cancel(call.requests)
+            self.job.cancel(call.requests)
 
     def _done(self, index: int, outcome: Outcome) -> None:
         with self._lock:
@@ -227,9 +253,10 @@ class Instance:
             self._fail(outcome.error)
             return
         step = self.job.code.steps[index]
-        for slot, value in zip(step.outputs, (outcome.prompt, outcome.value, outcome.meta),
-                               strict=True):
-            self._set(slot, value)
+        env = self._env
+        prompt, value, meta = step.outputs
+        env[prompt], env[value], env[meta] = outcome.prompt, outcome.value, outcome.meta
+        self._fire(step.source)
 
     # -- the end --------------------------------------------------------------------------
     def _fail(self, error: BaseException) -> None:
@@ -244,7 +271,8 @@ class Instance:
         with self._lock:
             flying = [c for c in self._flying.values() if c is not _PENDING]
         for call in flying:
-            self.job.target.cancel(call.requests)
+            self.job.cancel(call.requests)
+        self._pump()
 
     def _end(self) -> None:
         with self.condition:

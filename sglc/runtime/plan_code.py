@@ -42,36 +42,46 @@ class SelectSpec:
 class Step:
     """One operation of the flattened program.
 
-    kind: what the executor does; inputs/outputs: slots (the first `arity` inputs are operands,
-    one more may be the activation of its region); data: whatever the kind needs; order: place in
-    the program; waits: how many distinct slots must be set first.
+    kind: what the executor does; inputs/outputs: slots; data: whatever the kind needs; order:
+    place in the program; source: for model calls, branches' arms and merges, what they set off.
     """
 
     kind: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    arity: int
     data: Any = None
     order: int = 0
-    waits: int = 0
+    source: int = -1
+
+
+@dataclass(slots=True)
+class Group:
+    """Steps that can run, in program order, once all of `sources` have happened."""
+
+    sources: tuple[int, ...]
+    steps: list[Step] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class PlanCode:
     """The steps of a program.
 
+    A *source* is something that happens at run time: a model call's end, the choice of a
+    branch's arm, the end of an arm.  Steps are grouped by the sources they wait for; group 0
+    waits for none.
+
     initial: values of all slots before a run (UNSET where run-time).  arg_slots: slot of each
-    argument.  ready: steps with nothing to wait for but arguments.  users: slot -> steps.
-    binds: variable name -> how many steps bind it.  chain: how the result's text comes about, for
-    streams (see `stream_chain`).
+    argument.  waiting: source -> groups, smaller ones first.  counts: how many sources each group
+    waits for.  binds: variable name -> how many steps bind it.  chain: how the result's text
+    comes about, for streams (see `stream_chain`).
     """
 
     arg_slots: dict[str, int] = field(default_factory=dict)
     initial: list[Any] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
-    users: list[list[int]] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+    waiting: list[list[int]] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
-    ready: list[int] = field(default_factory=list)
     binds: dict[Any, int] = field(default_factory=dict)
     gens: list[tuple[int, GenSpec]] = field(default_factory=list)
     chain: list[Any] = field(default_factory=list)
@@ -86,6 +96,7 @@ class _Unset:
 
 
 UNSET: Any = _Unset()
+_NONE: frozenset[int] = frozenset()
 
 _INLINE = ("plan.group", "plan.issue")
 _SKIP = ("kv.release", "kv.pin", "plan.await")
@@ -99,20 +110,16 @@ class _Compiler:
         self.literals: dict[Lit, int] = {}
         self.program = program
         self.region_binds: dict[int, dict[Any, int]] = {}
+        self.n_sources = 0
+        self.sources: dict[int, frozenset[int]] = {-1: _NONE}  # of each slot
+        self.activations: list[int] = []  # of each step: the slot of its region, or -1
 
     def run(self) -> PlanCode:
         code = self.code
         for arg in self.program.args:
             code.arg_slots[arg.name] = self.slots[arg] = self.new_slot()
         self.block(self.program.body, (), 0)
-        code.users = [[] for _ in code.initial]
-        for i, step in enumerate(code.steps):
-            waits = {s for s in step.inputs if code.initial[s] is UNSET}
-            step.waits = len(waits)
-            for s in waits:
-                code.users[s].append(i)
-        code.counts = [s.waits for s in code.steps]
-        code.ready = [i for i, s in enumerate(code.steps) if s.waits == 0]
+        self.group()
         for i, _ in code.gens:
             value = code.steps[i].outputs[1]
             code.stream_names[i] = [s.data for s in code.steps
@@ -122,10 +129,37 @@ class _Compiler:
             code.chain = self.stream_chain(end.operands[0], None)
         return code
 
+    def group(self) -> None:
+        """Sort the steps into groups by what they wait for."""
+        code = self.code
+        groups: dict[frozenset[int], Group] = {frozenset(): Group(())}
+        for step in code.steps:
+            sources = frozenset().union(*[self.sources[s] for s in step.inputs],
+                                        self.sources.get(self.activations[step.order], _NONE))
+            if step.kind == "pure":
+                for slot in step.outputs:
+                    self.sources[slot] = sources
+            if sources not in groups:
+                groups[sources] = Group(tuple(sorted(sources)))
+            groups[sources].steps.append(step)
+        # A step needs only steps of groups that wait for a subset of its sources.
+        code.groups = sorted(groups.values(), key=lambda g: len(g.sources))
+        code.counts = [len(g.sources) for g in code.groups]
+        code.waiting = [[] for _ in range(self.n_sources)]
+        for i, g in enumerate(code.groups):
+            for source in g.sources:
+                code.waiting[source].append(i)
+
     # -- slots ----------------------------------------------------------------------------
-    def new_slot(self, value: Any = UNSET) -> int:
+    def new_slot(self, value: Any = UNSET, source: int | None = None) -> int:
         self.code.initial.append(value)
-        return len(self.code.initial) - 1
+        slot = len(self.code.initial) - 1
+        self.sources[slot] = _NONE if source is None else frozenset((source,))
+        return slot
+
+    def new_source(self) -> int:
+        self.n_sources += 1
+        return self.n_sources - 1
 
     def slot(self, operand: Operand) -> int:
         if isinstance(operand, Value):
@@ -134,9 +168,6 @@ class _Compiler:
         if found is None:
             found = self.literals[operand] = self.new_slot(operand.value)
         return found
-
-    def known(self, operand: Operand) -> bool:
-        return self.code.initial[self.slot(operand)] is not UNSET
 
     # -- steps ----------------------------------------------------------------------------
     def block(self, block: Block, activation: tuple[int, ...], rank: int) -> None:
@@ -158,6 +189,9 @@ class _Compiler:
             return
         if op.name in ("prompt.if", "prompt.switch"):
             self.branch(op, activation, rank)
+            return
+        if op.name == "kv.encode":  # encoding happens in kv.extend, in context
+            self.slots[op.results[0]] = self.slot(op.operands[1])
             return
         make = _PURE.get(op.name)
         if make is not None:
@@ -201,35 +235,38 @@ class _Compiler:
             raise IRError("SGLC201", f"the executor has no operation {op.name}", place=op.loc)
 
     def add(self, kind: str, op: Op, activation: tuple[int, ...], data: Any = None) -> Step:
+        source = self.new_source() if kind in ("gen", "select") else None
         outputs = []
         for result in op.results:
-            self.slots[result] = self.new_slot()
+            self.slots[result] = self.new_slot(source=source)
             outputs.append(self.slots[result])
-        # Only the innermost activation: it is set only where the outer ones are.
-        inputs = (*(self.slot(o) for o in op.operands), *activation[-1:])
-        step = Step(kind, inputs, tuple(outputs), len(op.operands), data, len(self.code.steps))
+        return self.step(kind, tuple(self.slot(o) for o in op.operands), tuple(outputs),
+                         activation, data, -1 if source is None else source)
+
+    def step(self, kind: str, inputs: tuple[int, ...], outputs: tuple[int, ...],
+             activation: tuple[int, ...], data: Any = None, source: int = -1) -> Step:
+        step = Step(kind, inputs, outputs, data, len(self.code.steps), source)
         self.code.steps.append(step)
+        # Only the innermost activation: it happens only where the outer ones did.
+        self.activations.append(activation[-1] if activation else -1)
         return step
 
     def branch(self, op: Op, activation: tuple[int, ...], rank: int) -> None:
-        results = [self.new_slot() for _ in op.results]
-        for result, slot in zip(op.results, results, strict=True):
-            self.slots[result] = slot
-        regions = [self.new_slot() for _ in op.regions]
-        labels = ([True, False] if op.name == "prompt.if"
-                  else [r.label for r in op.regions])
-        data: dict[str, Any] = {"labels": labels, "regions": regions, "binds": []}
-        condition = (self.slot(op.operands[0]), *activation[-1:])
-        step = Step("branch", condition, tuple(regions), 1, data, len(self.code.steps))
-        self.code.steps.append(step)
+        merge = self.new_source()
+        results = tuple(self.new_slot(source=merge) for _ in op.results)
+        self.slots.update(zip(op.results, results, strict=True))
+        arms = [self.new_source() for _ in op.regions]
+        regions = [self.new_slot(source=arm) for arm in arms]
+        labels = [True, False] if op.name == "prompt.if" else [r.label for r in op.regions]
+        data: dict[str, Any] = {"labels": labels, "arms": arms, "binds": [], "op": op}
+        self.step("branch", (self.slot(op.operands[0]),), tuple(regions), activation, data)
         for region, slot in zip(op.regions, regions, strict=True):
             inner = (*activation, slot)
             self.block(region, inner, rank)
             end = region.terminator
             assert end is not None
-            values = tuple(self.slot(o) for o in end.operands)
-            self.code.steps.append(Step("yield", (*values, slot), tuple(results), len(values),
-                                        None, len(self.code.steps)))
+            self.step("yield", tuple(self.slot(o) for o in end.operands), results, inner,
+                      source=merge)
         data["binds"] = [self.region_binds.get(slot, {}) for slot in regions]
 
     # -- streams --------------------------------------------------------------------------
@@ -254,7 +291,6 @@ class _Compiler:
                     end = region.terminator.operands[value.index]  # type: ignore[union-attr]
                     if not isinstance(end, Value):
                         continue
-                    # The slot that says this arm is taken is the yield's last input.
                     arms.append((self._activation(op, region), self.stream_chain(end, region)))
                     first = _entry(end, region)
                     entry = first if entry is None else entry
@@ -275,16 +311,8 @@ class _Compiler:
         return out
 
     def _activation(self, op: Op, region: Block) -> int:
-        step = next(s for s in self.code.steps if s.kind == "branch"
-                    and s.data["regions"] and self._owns(s, op))
-        return int(step.data["regions"][op.regions.index(region)])
-
-    def _owns(self, step: Step, op: Op) -> bool:
-        if not op.results:
-            return False
-        result = self.slots[op.results[0]]
-        return any(s.kind == "yield" and result in s.outputs and s.inputs[-1] in step.outputs
-                   for s in self.code.steps)
+        step = next(s for s in self.code.steps if s.kind == "branch" and s.data["op"] is op)
+        return step.outputs[op.regions.index(region)]
 
 
 def _inside(op: Op, block: Block) -> bool:
@@ -329,7 +357,6 @@ def _compute(fn: str) -> Callable[..., Any]:
 _PURE: dict[str, Callable[[Op, Tokenizer], Callable[..., Any]]] = {
     "kv.root": lambda op, tok: lambda: Prompt.empty(tok),
     "kv.ids": lambda op, tok: lambda: _ids(op),
-    "kv.encode": lambda op, tok: lambda prompt, text: text,
     "kv.extend": lambda op, tok: _extend,
     "kv.special": lambda op, tok: (lambda prompt, i=op.attrs["id"]: prompt.special(i)),
     "kv.concat": lambda op, tok: lambda parent, child, base: parent.append_since(child, base),

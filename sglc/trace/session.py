@@ -283,7 +283,8 @@ class Session:
         example = MISSING
         if all(r is not None for r in recipes):
             recipe = ("format", tuple(template), *recipes)
-            self.guards.setdefault(Guard(recipe))
+            if any(p[2] for p in template if not isinstance(p, str)):  # a spec may raise
+                self.guards.setdefault(Guard(recipe))
             if all(v.example is not MISSING for v in values):
                 example = compute.run_format(tuple(template), [v.example for v in values])
         op = self.emit("prompt.format", [v.operand for v in values], {"parts": tuple(template)},

@@ -58,5 +58,6 @@ def layout(nodes: Sequence[Node], widths: Mapping[Node, float]) -> dict[Node, Bo
 
 
 def _main(following: list[Node]) -> Node:
-    """Of the boxes that continue one: the one on the way to the end, else the first."""
-    return next((n for n in following if n.spine), following[0])
+    """Of the boxes that continue one: where its arms meet, else the one on the way to the end."""
+    return (next((n for n in following if n.kind == "merge"), None)
+            or next((n for n in following if n.spine), following[0]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sglc.ir.literals import write
-from sglc.ir.module import Block, Lit, Op, Operand, Program, Value
+from sglc.ir.module import Attr, Block, Lit, Op, Operand, Program, Value
 from sglc.ir.ops import SAMPLING_ATTRS
 from sglc.ir.printer import value_names
 from sglc.ir.signatures import BRANCHES, CALLS, CHAINS, PROMPTS, ROOTS, YIELDING
@@ -31,11 +31,13 @@ class Piece:
 
     kind: Literal["constant", "special", "value"]
     text: str
+    sources: tuple[Node, ...] = ()  # whose results it is made of
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One box.  parent: the box whose prompt it continues; label: on the line from it."""
+    """One box.  parent: the box whose prompt it continues; label: on the line from it; arms:
+    the labels on the lines from a branch."""
 
     kind: Kind
     title: str
@@ -44,6 +46,7 @@ class Node:
     places: list[str] = field(default_factory=list)
     parent: Node | None = None
     label: str = ""
+    arms: tuple[str, ...] = ()
     joins: list[tuple[Node, str]] = field(default_factory=list)  # further prompts that end here
     sources: list[Node] = field(default_factory=list)  # whose results it uses
     children: list[Node] = field(default_factory=list)
@@ -62,22 +65,25 @@ class _Picture:
         self.at: dict[Value, Node | None] = {}  # prompt value -> the box it ends at
         self.makers: dict[Value, Node] = {}  # other value -> the box that produces it
         self.yields: dict[Value, Value] = {}  # a wrapper's result -> what its region yields
-        self.block(program.body, None, "")
+        self.block(program.body, None, "", set())
         end = program.body.terminator
-        node = self.at.get(end.operands[0]) if end is not None and end.operands and isinstance(
-            end.operands[0], Value) else None
-        while node is not None and not node.spine:
-            node.spine = True
-            node = node.parent
+        if end is not None and end.operands and isinstance(end.operands[0], Value):
+            _mark(self.at.get(end.operands[0]))
+        for node in self.nodes:
+            if node.kind == "merge" and node.parent is not None and node.parent.kind == "branch":
+                for arm, _ in node.joins:
+                    _mark(arm, node.parent)
         self.nodes = _joined(self.nodes)
 
     # -- blocks ---------------------------------------------------------------------------
-    def block(self, block: Block, branch: Node | None, label: str) -> list[tuple[Node, str]]:
+    def block(self, block: Block, branch: Node | None, label: str,
+              inner: set[Value]) -> list[tuple[Node, str]]:
         """Draw a block; the boxes (with the label of the line) that its yielded prompts end at.
 
-        branch: the box that decides whether the block runs; the block's chains start there.
+        branch: the box that decides whether the block runs; chains that continue a prompt other
+        than the `inner` ones start there.
         """
-        inner = set(block.args)
+        inner = {*inner, *block.args}
         for op in block.ops:
             if op.name.endswith((".yield", ".return")):
                 continue
@@ -100,7 +106,7 @@ class _Picture:
         elif op.name in BRANCHES:
             self.branch(op, inner, branch, label)
         elif op.name in YIELDING:
-            self.block(op.regions[0], branch, label)
+            self.block(op.regions[0], branch, label, inner)
             end = op.regions[0].terminator
             for result, value in zip(op.results, end.operands if end else (), strict=False):
                 if isinstance(value, Value):
@@ -115,7 +121,7 @@ class _Picture:
         elif op.name in CHAINS:
             self.chain(op, inner, branch, label)
         elif op.name == "prompt.host":
-            title = f"{op.attrs.get('fn', 'call')}()"
+            title = f"{_plain(op.attrs['fn'])}()"
             node = self.add(Node("host", title, "host call"), op, op.operands)
             self.makers.update(dict.fromkeys(op.results, node))
 
@@ -149,11 +155,12 @@ class _Picture:
         else:
             node.parent, node.label = outer, label
         self.add(node, op, [condition])
-        arms = [region.label or word for region, word in zip(
-            op.regions, ("yes", "no") if op.name == "prompt.if" else [""] * len(op.regions),
-            strict=True)]
-        ends = [end for region, arm in zip(op.regions, arms, strict=True)
-                for end in self.block(region, node, arm)]
+        above = _ancestors(node)
+        node.sources = [s for s in node.sources if s not in above]
+        node.arms = ("yes", "no") if op.name == "prompt.if" else tuple(
+            region.label for region in op.regions)
+        ends = [end for region, arm in zip(op.regions, node.arms, strict=True)
+                for end in self.block(region, node, arm, set())]
         makers = [self.maker(o) for region in op.regions if region.terminator is not None
                   for o in region.terminator.operands]
         prompts = [r for r in op.results if r.type.name in PROMPTS]
@@ -170,7 +177,7 @@ class _Picture:
         if op.loc is not None:
             node.places.append(str(op.loc))
         node.sources = list(dict.fromkeys(
-            m for o in used for m in self.maker(o) if m is not node.parent))
+            m for o in used for m in self.maker(o) if node.kind != "merge"))
         if node.parent is not None and node.kind != "merge":
             node.parent.children.append(node)
         self.nodes.append(node)
@@ -180,12 +187,12 @@ class _Picture:
         if op.name in _APPENDS:
             return Node("text", "", pieces=list(self.pieces(op.operands[1])))
         if op.name in _SPECIALS:
-            return Node("text", "", pieces=[Piece("special", str(op.attrs["token"]))])
+            return Node("text", "", pieces=[Piece("special", _plain(op.attrs["token"]))])
         if op.name in _ROLES:
             sign = "⟨{}⟩" if op.name.endswith("begin") else "⟨/{}⟩"
-            return Node("text", "", pieces=[Piece("special", sign.format(op.attrs["role"]))])
+            return Node("text", "", pieces=[Piece("special", sign.format(_plain(op.attrs["role"])))])
         if op.name in CALLS:
-            name = op.attrs.get("name") or ""
+            name = _plain(op.attrs.get("name") or "")
             if op.name in _SELECTS:
                 choices = ", ".join(self.phrase(o) for o in op.operands[1:])
                 return Node("select", f"select {name}".strip(), choices)
@@ -202,11 +209,11 @@ class _Picture:
             part = stack.pop()
             op = part.op if isinstance(part, Value) else None
             if isinstance(part, Lit):
-                yield Piece("constant", str(part.value))
+                yield Piece("constant", _plain(part.value))
             elif op is None or part in self.makers:
-                yield Piece("value", self.phrase(part))
+                yield Piece("value", self.phrase(part), tuple(self.maker(part)))
             elif op.name == "kv.ids":
-                yield Piece("constant", str(op.attrs["text"]))
+                yield Piece("constant", _plain(op.attrs["text"]))
             elif op.name == "kv.encode":
                 stack.append(op.operands[1])
             elif op.name == "prompt.compute" and op.attrs["fn"] == "concat":
@@ -215,7 +222,7 @@ class _Picture:
                 stack.extend(Lit(p) if isinstance(p, str) else op.operands[p[0]]
                              for p in reversed(op.attrs["parts"]))
             else:
-                yield Piece("value", self.phrase(part))
+                yield Piece("value", self.phrase(part), tuple(self.maker(part)))
 
     def phrase(self, value: Operand, deep: int = 4) -> str:
         """A value in words: a literal, a variable's name, a simple expression."""
@@ -225,7 +232,7 @@ class _Picture:
         if op is None or deep == 0 or value in self.makers or op.name != "prompt.compute":
             return value.name or self.names.get(value, "?").lstrip("%")
         parts = [self.phrase(o, deep - 1) for o in op.operands]
-        fn = str(op.attrs["fn"]).removeprefix("text.")
+        fn = _plain(op.attrs["fn"]).removeprefix("text.")
         if fn in _SIGNS and len(parts) == 2:
             return f"{parts[0]} {_SIGNS[fn]} {parts[1]}"
         return f"{fn}({', '.join(parts)})"
@@ -250,6 +257,25 @@ class _Picture:
             elif v.op is not None:
                 stack.extend(reversed(v.op.operands))
         return list(found)
+
+
+def _plain(value: Attr) -> str:
+    return value if isinstance(value, str) else write(value)
+
+
+def _mark(node: Node | None, until: Node | None = None) -> None:
+    """Mark the way from a box back to another one (to the start) as the main one."""
+    while node is not None and node is not until and not node.spine:
+        node.spine = True
+        node = node.parent
+
+
+def _ancestors(node: Node) -> set[Node]:
+    found = set()
+    while node.parent is not None:
+        node = node.parent
+        found.add(node)
+    return found
 
 
 def _entries(block: Block) -> Iterator[Value]:

@@ -6,8 +6,8 @@ hold is escaped.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sglc.ir.module import Module, Program
@@ -19,8 +19,11 @@ HIGH = 40.0  # a box
 MARGIN = 24.0
 HEAD = 46.0  # above a program's first row
 _CHAR = 6.7  # width of a character of the fixed-width font below
-_WIDEST = 190.0  # of one piece of text
+_WIDE = 190.0  # of one piece of text; longer ones grow by _MORE whenever their length doubles
+_MORE = 20.0
+_COUNTED = 40  # a text bar of this many characters says how many
 _LABEL = 26  # characters of a label
+_ARM = 14  # characters of the name of an arm
 _TITLE = 1500  # characters of a tooltip
 
 _STYLE = """
@@ -107,11 +110,22 @@ class _Drawing:
         for other, label in [*before, *n.joins]:
             if other is not None:
                 start = self.edge(self.boxes[other], right=True)
+                start = _Point(start.x - _room(other), start.y)
                 self.line(start, at)
-                self.arm(label, start, at, passing=n.kind == "merge")
-        for source in n.sources:
-            self.use(self.boxes[source], self.boxes[n])
-        width = self.boxes[n].right - self.boxes[n].left
+                if label:
+                    x = start.x + (8 if start.y == at.y else GAP / 2 + 4)
+                    y = (start if n.kind == "merge" else at).y - 5
+                    self.lines.append(_text(x, y, _short(label, _ARM), "small"))
+        used: dict[tuple[Node, float], None] = {}
+        x = at.x
+        for piece in n.pieces:
+            used.update(dict.fromkeys((s, x + _piece_width(piece) / 2) for s in piece.sources))
+            x += _piece_width(piece)
+        for source in () if n.pieces else n.sources:
+            used[source, at.x + 12] = None
+        for source, x in used:
+            self.use(source, _Point(x, at.y))
+        width = self.boxes[n].right - self.boxes[n].left - _room(n)
         return f"<g><title>{_escaped(_tooltip(n))}</title>{_body(n, at, width)}</g>"
 
     def line(self, a: _Point, b: _Point) -> None:
@@ -127,23 +141,18 @@ class _Drawing:
                     f"{turn + bend:.1f},{b.y:.1f} H{b.x:.1f}")
         self.lines.append(f'<path class="line" d="{path}"/>')
 
-    def arm(self, label: str, a: _Point, b: _Point, passing: bool) -> None:
-        """The name of a branch's arm, above its line."""
-        if label:
-            x, y, anchor = (a.x + 8, a.y - 6, "start") if passing else (b.x - 4, b.y - 6, "end")
-            self.lines.append(_text(x, y, _short(label, 14), "small", anchor))
-
-    def use(self, a: Box, b: Box) -> None:
-        """A dashed curve from the box that makes a value to the one that uses it."""
-        start, end = self.edge(a, right=True), self.edge(b)
-        if a.row == b.row:
-            y, lift = start.y - HIGH / 2, 22.0
-            middle = f"{start.x - 10:.1f},{y - lift:.1f} {end.x + 14:.1f},{y - lift:.1f}"
-            path = f"M{start.x - 10:.1f},{y:.1f} C{middle} {end.x + 14:.1f},{y:.1f}"
+    def use(self, source: Node, end: _Point) -> None:
+        """A dashed curve from the box that makes a value to the middle of what uses it."""
+        start = self.edge(self.boxes[source], right=True)
+        down = 1 if end.y > start.y else -1
+        y = end.y - (HIGH / 2 - 7) * down
+        if source.children:  # the prompt goes on to the right: pass above or below
+            x, lane = start.x - 12, start.y + (HIGH / 2 + 14) * down
+            path = (f"M{x:.1f},{start.y + HIGH / 2 * down:.1f} Q{x:.1f},{lane:.1f} {x + 14:.1f},"
+                    f"{lane:.1f} H{end.x - 14:.1f} Q{end.x:.1f},{lane:.1f} {end.x:.1f},{y:.1f}")
         else:
-            side = HIGH / 2 if a.row > b.row else -HIGH / 2
-            path = (f"M{start.x:.1f},{start.y:.1f} C{end.x + 12:.1f},{start.y:.1f} "
-                    f"{end.x + 12:.1f},{start.y:.1f} {end.x + 12:.1f},{end.y + side:.1f}")
+            path = (f"M{start.x:.1f},{start.y:.1f} C{end.x:.1f},{start.y:.1f} "
+                    f"{end.x:.1f},{start.y:.1f} {end.x:.1f},{y:.1f}")
         self.lines.append(f'<path class="uses" d="{path}"/>')
 
 
@@ -158,7 +167,9 @@ def _body(n: Node, at: _Point, width: float) -> str:
                        f'width="{w:.1f}" height="{HIGH - 14:.0f}"/>')
             out.append(_text(x + 5, at.y + 4, _short(_shown(piece), int((w - 9) / _CHAR)), "mono"))
             x += w
-        return "".join(out)
+        long = _constant(n)
+        return "".join(out) + _text(at.x, y + HIGH + 6, f"{long} characters", "small") * (
+            long >= _COUNTED)
     if n.kind == "merge":
         return (f'<circle class="merge" cx="{at.x + width / 2:.1f}" cy="{at.y:.1f}" r="6"/>'
                 f'<path class="line" d="M{at.x:.1f},{at.y:.1f} h{width:.1f}"/>')
@@ -182,13 +193,25 @@ def _width(n: Node) -> float:
     if n.kind == "merge":
         return 14.0
     if n.kind == "branch":
-        return max(52.0, 5.6 * len(_short(n.title, _LABEL)))
+        return max(52.0, 5.6 * len(_short(n.title, _LABEL))) + _room(n)
     return max(90.0, 24 + 7.2 * len(_short(n.title, _LABEL)),
                20 + 5.3 * len(_short(n.detail, _LABEL + 4)))
 
 
+def _room(n: Node) -> float:
+    """What a branch needs on its right for the names of its arms."""
+    return 6.0 * max((len(_short(arm, _ARM)) for arm in n.arms), default=0)
+
+
 def _piece_width(piece: Piece) -> float:
-    return min(12 + _CHAR * len(_shown(piece)), _WIDEST)
+    shown = _shown(piece)
+    wide = 12 + _CHAR * (len(shown) + sum(c > "\u2e80" for c in shown))  # some are twice as wide
+    return wide if wide <= _WIDE else _WIDE + _MORE * math.log2(wide / _WIDE)
+
+
+def _constant(n: Node) -> int:
+    """How many characters of constant text a box appends."""
+    return sum(len(p.text) for p in n.pieces if p.kind == "constant")
 
 
 def _shown(piece: Piece) -> str:
@@ -199,7 +222,7 @@ def _shown(piece: Piece) -> str:
 def _tooltip(n: Node) -> str:
     what = [n.title, n.detail] if n.kind != "text" else [
         "".join(f"{{{p.text}}}" if p.kind == "value" else p.text for p in n.pieces),
-        f"{sum(len(p.text) for p in n.pieces if p.kind == 'constant')} constant characters"]
+        f"{_constant(n)} characters of constant text"]
     text = "\n".join(w for w in what if w)
     if len(text) > _TITLE:
         text = text[:_TITLE] + "…"
