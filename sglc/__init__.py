@@ -20,7 +20,9 @@ _NAMES: dict[str, tuple[str, str]] = {
         "system_end", "user_begin", "user_end", "assistant_begin", "assistant_end", "special",
         "video", "separate_reasoning")},
     **{name: ("sglc.lang.api", name) for name in (
-        "set_default_backend", "flush_cache", "get_server_info")},
+        "set_default_backend", "flush_cache", "get_server_info", "register_chat_template",
+        "register_chat_template_matching_function", "get_chat_template",
+        "get_chat_template_by_model_path")},
     "ProgramState": ("sglc.lang.state", "ProgramState"),
     "Engine": ("sglc.backends.engine", "Engine"),
     "HashModel": ("sglc.backends.hash_model", "HashModel"),

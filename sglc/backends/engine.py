@@ -37,7 +37,7 @@ class Engine(LocalBackend):
                 "SGLC504", "running a model here needs the 'local' extra", why=str(e),
                 fixes=("pip install 'sglc[local]'",)) from None
         from sglc.runtime.engine import EngineCore
-        from sglc.tokens.templates import TemplateRegistry
+        from sglc.backends.templates import registry
 
         if kv_tokens is not None and (not isinstance(kv_tokens, int) or kv_tokens < 2):
             raise LanguageError("SGLC004", f"kv_tokens must be at least 2, not {kv_tokens!r}")
@@ -47,7 +47,7 @@ class Engine(LocalBackend):
         room = kv_tokens or max(2, min(_KV_TOKENS, _KV_BYTES // runner.bytes_per_token))
         core = EngineCore(runner, tokenizer, kv_tokens=room, radix_cache=radix_cache,
                           max_batch_tokens=max_batch_tokens)
-        template = TemplateRegistry().resolve(chat_template, tokenizer)
+        template = registry.resolve(chat_template, tokenizer)
         super().__init__(core, tokenizer, template, seed=seed)
         self.model_path = path
 

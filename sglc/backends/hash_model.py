@@ -24,7 +24,7 @@ class HashModel(LocalBackend):
                  chat_template: Any = None) -> None:
         from sglc.runtime.engine import EngineCore
         from sglc.runtime.hash_model import HashRunner
-        from sglc.tokens.templates import TemplateRegistry
+        from sglc.backends.templates import registry
 
         tok = open_tokenizer(tokenizer)
         extra = {} if context_length is None else {"context_length": context_length}
@@ -32,7 +32,7 @@ class HashModel(LocalBackend):
         budget = {} if max_batch_tokens is None else {"max_batch_tokens": max_batch_tokens}
         core = EngineCore(runner, tok, kv_tokens=kv_tokens, radix_cache=radix_cache,
                           **budget)
-        template = TemplateRegistry().resolve(chat_template, tok)
+        template = registry.resolve(chat_template, tok)
         super().__init__(core, tok, template, seed=seed)
 
 

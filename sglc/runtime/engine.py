@@ -9,7 +9,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from sglc.runtime.admission import Admission
 from sglc.runtime.batch import Runner
@@ -55,22 +54,20 @@ class EngineCore:
 
     kv_tokens: KV slots.  radix_cache: keep and share KV between requests; without it, KV is
     shared only within a space from `new_space`.  max_batch_tokens: new tokens a step.
-    max_running: sequences at once (at most `max_batch_tokens`).  jump_forward: accepted for the
-    constraint's forced tokens; both values sample every token, which gives the same ids.
+    max_running: sequences at once (at most `max_batch_tokens`).
 
     The engine owns the runner: it allocates its KV and closes it.
     """
 
     def __init__(self, runner: Runner, tokenizer: Tokenizer, *, kv_tokens: int,
-                 radix_cache: bool = True, max_batch_tokens: int = 512, max_running: int = 256,
-                 jump_forward: Literal["safe", "off"] = "safe") -> None:
+                 radix_cache: bool = True, max_batch_tokens: int = 512,
+                 max_running: int = 256) -> None:
         if max_batch_tokens < 1 or max_running < 1 or kv_tokens < 2:
             raise ValueError("an engine needs room for two tokens of KV and one of a step")
         self.runner = runner
         self.tokenizer = tokenizer
         self.kv_tokens = kv_tokens
         self.radix_cache = radix_cache
-        self.jump_forward = jump_forward
         runner.allocate(kv_tokens)
         vocab = min(runner.vocab_size, tokenizer.vocab_size)
         never = tokenizer.special_ids - tokenizer.eos_ids

@@ -189,8 +189,8 @@ class _Picture:
         if op.name in _SPECIALS:
             return Node("text", "", pieces=[Piece("special", _plain(op.attrs["token"]))])
         if op.name in _ROLES:
-            sign = "⟨{}⟩" if op.name.endswith("begin") else "⟨/{}⟩"
-            return Node("text", "", pieces=[Piece("special", sign.format(_plain(op.attrs["role"])))])
+            role = ("" if op.name.endswith("begin") else "/") + _plain(op.attrs["role"])
+            return Node("text", "", pieces=[Piece("special", f"⟨{role}⟩")])
         if op.name in CALLS:
             name = _plain(op.attrs.get("name") or "")
             if op.name in _SELECTS:
