@@ -5,7 +5,9 @@ This module knows no other part of sglc; every part may import it.
 
 from __future__ import annotations
 
+import linecache
 import re
+import unicodedata
 from dataclasses import dataclass
 
 # code -> one-line title.  Families: 0xx language use, 1xx tracing, 2xx IR, 3xx tokens and
@@ -37,6 +39,11 @@ CODES: dict[str, str] = {
     "SGLC311": "the chat template is unknown or does not render",
     "SGLC320": "the tokenizer cannot be read",
     "SGLC330": "choices collide after tokenization",
+    "SGLC401": "text known only at run time stands before constant text that rows could share",
+    "SGLC404": "two equal generations are not merged, because they are sampled",
+    "SGLC412": "the result of a generation is never used",
+    "SGLC420": "the choices of a select differ much in length, and its score favours long ones",
+    "SGLC430": "forks run one after another",
     "SGLC501": "the prompt does not fit the model's context",
     "SGLC502": "the prompt does not fit the KV pool",
     "SGLC503": "the engine stopped",
@@ -78,6 +85,7 @@ class Diagnostic:
         lines = [f"{self.code} {self.what}"]
         if self.place is not None:
             lines.append(f"  --> {self.place}")
+            lines.extend(excerpt(self.place))
         if self.why:
             lines.append(f"  Why: {self.why}")
         if self.effect:
@@ -86,13 +94,45 @@ class Diagnostic:
         return "\n".join(lines)
 
 
+_WIDTH = 96  # of source shown in an excerpt
+
+
+def excerpt(place: Place) -> list[str]:
+    """The line of source at a place with a caret under its column; empty if it cannot be read."""
+    linecache.checkcache(place.file)
+    source = linecache.getline(place.file, place.line)
+    return marked(source, place.line, place.col) if source.strip() else []
+
+
+def marked(source: str, line: int, col: int) -> list[str]:
+    """A numbered line of source, its middle if it is long, over a caret under column `col`.
+
+    A column in the indentation (as where only the line is known) means its end.
+    """
+    source = source.rstrip()
+    indent = len(source) - len(source.lstrip())
+    at = min(max(col - 1, indent), len(source))
+    first = max(0, min(at - 2 * _WIDTH // 3, len(source) - _WIDTH))
+    shown = "".join([c if c == "\t" or c.isprintable() else "\ufffd"
+                     for c in source[first:first + _WIDTH]])
+    blank = "".join(["\t" if c == "\t" else " " * _columns(c) for c in shown[:at - first]])
+    return [f"  {line} | {shown}", f"  {' ' * len(str(line))} | {blank}^"]
+
+
+def _columns(char: str) -> int:
+    """How many columns of a terminal a character takes."""
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
 class SglcError(Exception):
     """The base of every error sglc raises on purpose; `.diagnostic` holds the parts."""
 
     def __init__(self, code: str, what: str, *, place: Place | None = None, why: str = "",
                  effect: str = "", fixes: tuple[str, ...] | list[str] = ()) -> None:
         self.diagnostic = Diagnostic(code, what, place, why, effect, tuple(fixes))
-        super().__init__(str(self.diagnostic))
+        super().__init__(f"{code} {what}")
 
     @property
     def code(self) -> str:
@@ -148,4 +188,7 @@ class SglcWarning(UserWarning):
     def __init__(self, code: str, what: str, *, place: Place | None = None, why: str = "",
                  effect: str = "", fixes: tuple[str, ...] | list[str] = ()) -> None:
         self.diagnostic = Diagnostic(code, what, place, why, effect, tuple(fixes))
-        super().__init__(str(self.diagnostic))
+        super().__init__(f"{code} {what}")
+
+    def __str__(self) -> str:
+        return str(self.diagnostic)

@@ -32,9 +32,9 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = {}
     for mode in ("eager", "compiled"):
         for cache in ("off", "on"):
-            found = re.search(ROW.format(f"{mode}, radix cache {cache}"), said, re.M)
-            assert found is not None, (mode, cache)
-            rows[mode, cache] = tuple(map(int, found.groups()))
+            row = re.search(ROW.format(f"{mode}, radix cache {cache}"), said, re.M)
+            assert row is not None, (mode, cache)
+            rows[mode, cache] = tuple(map(int, row.groups()))
     totals = {computed + found for computed, found, _ in rows.values()}
     assert totals == {rows["eager", "off"][0]}  # every run asked for the same prompt tokens
     assert rows["eager", "off"][1] == 0
@@ -44,6 +44,10 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(rf"The plan alone .*: {saved} saved", said)
     saved = rows["eager", "on"][0] - rows["compiled", "on"][0]
     assert re.search(rf"The plan with the cache .*: {saved} saved", said)
+
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    for (mode, cache), (computed, found, _) in rows.items():
+        assert f"| {mode}, radix cache {cache} | {computed} | {found} |" in readme
 
     assert str(graph) in said
     root = ElementTree.fromstring(graph.read_text())

@@ -18,7 +18,7 @@ import re
 
 from lark import Token
 
-from sglc.errors import IRError, Place
+from sglc.errors import IRError, Place, excerpt, marked
 from sglc.ir.literals import unquote
 from sglc.ir.module import Block, Lit, Module, Op, Operand, Program, Value
 from sglc.ir.ops import OPS, OpDef
@@ -48,17 +48,16 @@ def parse(text: str, *, file: str = "<text>") -> Module:
             module.add(program)
         return module
     except Fault as fault:
-        raise IRError("SGLC202", f"{fault.what}\n{_excerpt(text, fault)}",
-                      place=Place(file, fault.line, fault.column)) from None
+        place = Place(file, fault.line, fault.column)
+        lines = [] if excerpt(place) else _marked(text, fault)
+        raise IRError("SGLC202", "\n".join([fault.what, *lines]), place=place) from None
 
 
-def _excerpt(text: str, fault: Fault) -> str:
+def _marked(text: str, fault: Fault) -> list[str]:
+    """The line of a text that is in no file, with a caret."""
     lines = text.split("\n")
-    line = lines[fault.line - 1].rstrip("\r") if fault.line <= len(lines) else ""
-    start = max(0, fault.column - 60)
-    shown = line[start:start + 100]
-    margin = f"{fault.line} | "
-    return f"  {margin}{shown}\n  {' ' * (len(margin) + fault.column - 1 - start)}^"
+    source = lines[fault.line - 1] if fault.line <= len(lines) else ""
+    return marked(source, fault.line, fault.column)
 
 
 class _Reader:

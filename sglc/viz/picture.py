@@ -22,6 +22,7 @@ _SELECTS = ("prompt.select", "kv.score")
 _SPECIALS = ("prompt.special", "kv.special")
 _APPENDS = ("prompt.append", "kv.extend")
 _ROLES = ("prompt.role_begin", "prompt.role_end")
+_HEADER = 14  # constant text of a chat template next to a control token is at most this long
 _SIGNS = {"eq": "=", "ne": "≠", "lt": "<", "le": "≤", "gt": ">", "ge": "≥"}
 
 
@@ -32,6 +33,7 @@ class Piece:
     kind: Literal["constant", "special", "value"]
     text: str
     sources: tuple[Node, ...] = ()  # whose results it is made of
+    label: str = ""  # what to show in place of the text
 
 
 @dataclass(slots=True, eq=False)
@@ -306,4 +308,25 @@ def _joined(nodes: list[Node]) -> list[Node]:
             del out[before]
             node = before
         out[node] = None
+    for node in out:
+        node.pieces = list(_condensed(node.pieces))
     return list(out)
+
+
+def _condensed(pieces: list[Piece]) -> Iterator[Piece]:
+    """Control tokens and the words of a chat template between them, as one piece each."""
+    run: list[Piece] = []
+    for piece in [*pieces, None]:
+        header = piece is not None and piece.kind == "constant" and (
+            piece.text.endswith("\n") and len(piece.text.split()) < 2
+            and len(piece.text) <= _HEADER)
+        if piece is not None and (piece.kind == "special" or (run and header)):
+            run.append(piece)
+            continue
+        if run:
+            words = [p.text.strip() for p in run if p.kind == "constant" and p.text.strip()]
+            yield Piece("special", "".join(p.text for p in run),
+                        label=" ".join(words) or run[-1].text.strip("<|/>"))
+            run = []
+        if piece is not None:
+            yield piece

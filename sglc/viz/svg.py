@@ -19,7 +19,7 @@ HIGH = 40.0  # a box
 MARGIN = 24.0
 HEAD = 46.0  # above a program's first row
 _CHAR = 6.7  # width of a character of the fixed-width font below
-_WIDE = 190.0  # of one piece of text; longer ones grow by _MORE whenever their length doubles
+_WIDE = 160.0  # of one piece of text; longer ones grow by _MORE whenever their length doubles
 _MORE = 20.0
 _COUNTED = 40  # a text bar of this many characters says how many
 _LABEL = 26  # characters of a label
@@ -39,7 +39,7 @@ text { font: 12px Helvetica, Arial, sans-serif; fill: #1d2733 }
 .line { fill: none; stroke: #8795a5; stroke-width: 1.6 }
 .uses { fill: none; stroke: #d9a441; stroke-width: 1.2; stroke-dasharray: 4 3 }
 """
-_LEGEND = (("constant", "constant text"), ("special", "control token"),
+_LEGEND = (("constant", "constant text"), ("special", "control tokens, role"),
            ("value", "text known at run time"), ("gen", "gen"), ("select", "select"),
            ("branch", "branch"))
 # What XML 1.0 cannot hold, and what would reorder the text around it.
@@ -215,7 +215,7 @@ def _constant(n: Node) -> int:
 
 
 def _shown(piece: Piece) -> str:
-    text = f"{{{piece.text}}}" if piece.kind == "value" else piece.text
+    text = f"{{{piece.text}}}" if piece.kind == "value" else piece.label or piece.text
     return _visible(text.replace("\n", "⏎"))
 
 

@@ -1,0 +1,145 @@
+"""The README's code runs, and prints what the README says.
+
+`python -m tests.test_readme` writes the printed IR into the README again after a change.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import runpy
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sglc as sgl
+from sglc import cli
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+MARK = "\x1e"  # printed after each block
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, and where the text is in the README."""
+
+    language: str
+    text: str
+    start: int
+    end: int
+
+
+def blocks(readme: str) -> list[Block]:
+    return [Block(m[1], m[2], m.start(2), m.end(2))
+            for m in re.finditer(r"^```(\w+)\n(.*?)^```$", readme, re.M | re.S)]
+
+
+def expected(readme: str) -> Iterator[tuple[Block, Block | None]]:
+    """Every python block, with the text block right after it that shows its output."""
+    found = blocks(readme)
+    for i, block in enumerate(found):
+        if block.language == "python":
+            after = found[i + 1] if i + 1 < len(found) else None
+            yield block, after if after is not None and after.language == "text" else None
+
+
+def outputs(readme: str, folder: Path) -> list[str]:
+    """What each python block prints, all run in order as one script."""
+    script = folder / "readme.py"
+    script.write_text("".join(f"{b.text}\nprint({MARK!r})\n" for b, _ in expected(readme)))
+    said = io.StringIO()
+    with redirect_stdout(said):
+        runpy.run_path(str(script))
+    return [text.strip("\n") for text in said.getvalue().split(MARK)[:-1]]
+
+
+def test_python_blocks(engine: Any, tmp_path: Path) -> None:
+    readme = README.read_text()
+    sgl.set_default_backend(engine)
+    try:
+        printed = outputs(readme, tmp_path)
+    finally:
+        sgl.set_default_backend(None)
+    wanted = list(expected(readme))
+    assert len(printed) == len(wanted) and sum(o is not None for _, o in wanted) >= 4
+    for text, (_, output) in zip(printed, wanted, strict=True):
+        assert output is None or text.splitlines() == output.text.strip("\n").splitlines()
+    assert printed[-1] == "True"
+    assert re.fullmatch(r"[0-9.]+", printed[-2].replace("|", "")) and printed[-2].count("|") > 2
+
+
+def test_the_first_program_is_short() -> None:
+    first = next(expected(README.read_text()))[0]
+    assert len(first.text.splitlines()) <= 12
+
+
+def commands(starting: str) -> list[str]:
+    lines = [line for b in blocks(README.read_text()) if b.language == "console"
+             for line in b.text.splitlines()]
+    assert lines and all(line.startswith("$ ") for line in lines)
+    return [line[2:] for line in lines if line[2:].startswith(starting)]
+
+
+@pytest.mark.parametrize("command", commands("sglc compile"))
+def test_compile_commands(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                          capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    words = shlex.split(command)
+    assert cli.main(words[1:]) == 0
+    written = [p.read_text() for p in tmp_path.iterdir() if p.is_file()]
+    assert capsys.readouterr().out or any("<svg" in text for text in written)
+
+
+@pytest.mark.parametrize("command", commands("sglc run"))
+def test_run_commands(command: str, monkeypatch: pytest.MonkeyPatch,
+                      capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    assert cli.main([*shlex.split(command)[1:], "--temperature", "0"]) == 0
+    assert "Paris" in capsys.readouterr().out
+
+
+def test_make_targets_and_extras_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    project = (ROOT / "pyproject.toml").read_text()
+    for command in commands("make"):
+        assert re.search(rf"^{command.split()[1]}:", makefile, re.M), command
+    for command in commands("pip"):
+        for extra in re.findall(r"\[(\w+)\]", command):
+            assert re.search(rf"^{extra} = \[", project, re.M), extra
+
+
+def test_the_map_is_complete() -> None:
+    """Every part of the package is in the README's map, and every file it names exists."""
+    readme = README.read_text()
+    table = readme[readme.index("## Map of the code"):readme.index("## Limits")]
+    named = set(re.findall(r"`([\w/.]+)`", table))
+    parts = {p.name + "/" if p.is_dir() else p.stem for p in (ROOT / "sglc").iterdir()
+             if p.suffix == ".py" or any(p.glob("[a-z]*.py"))} - {"__init__"}
+    assert parts <= named
+    for name in re.findall(r"`((?:lang|trace|passes|runtime)/\w+\.py)`", table):
+        assert (ROOT / "sglc" / name).exists(), name
+
+
+def rewrite(run: Callable[[str], list[str]]) -> None:
+    """Put what the blocks print now into the README."""
+    readme = README.read_text()
+    for text, (_, output) in reversed(list(zip(run(readme), expected(readme), strict=True))):
+        if output is not None:
+            readme = readme[:output.start] + text + "\n" + readme[output.end:]
+    README.write_text(readme)
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as place:
+        rewrite(lambda readme: outputs(readme, Path(place)))
+    sys.stdout.write(f"{README} written\n")
