@@ -99,8 +99,11 @@ _WIDTH = 96  # of source shown in an excerpt
 
 def excerpt(place: Place) -> list[str]:
     """The line of source at a place with a caret under its column; empty if it cannot be read."""
-    linecache.checkcache(place.file)
-    source = linecache.getline(place.file, place.line)
+    try:
+        linecache.checkcache(place.file)
+        source = linecache.getline(place.file, place.line)
+    except ValueError:  # no file can have such a name
+        return []
     return marked(source, place.line, place.col) if source.strip() else []
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sglc.grammar.charset import CharSet
-from sglc.grammar.syntax import Alternative, Anchor, Chars, Concat, Node, Words
+from sglc.grammar.syntax import Alternative, Anchor, Chars, Concat, Machine, Node, Words
 
 
 class TooLarge(Exception):
@@ -97,6 +97,8 @@ class _Builder:
             for option in node.options:
                 self.move(self.add(option, self.enter(start)), end)
             return end
+        if isinstance(node, Machine):
+            return self.add_machine(node, start, end)
         for _ in range(node.least):
             start = self.add(node.body, start)
         if node.most is None:
@@ -108,6 +110,15 @@ class _Builder:
             self.move(start, end)
             start = self.add(node.body, self.enter(start))
         self.move(start, end)
+        return end
+
+    def add_machine(self, node: Machine, start: int, end: int) -> int:
+        states = [self.enter(start) if i == 0 else self.state() for i in range(len(node.edges))]
+        for state, edges in zip(states, node.edges, strict=True):
+            for inner, target in edges:
+                self.move(self.add(inner, self.enter(state)), states[target])
+        for accepts in node.accepting:
+            self.move(states[accepts], end)
         return end
 
     def enter(self, start: int) -> int:

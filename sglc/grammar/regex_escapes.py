@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, overload
 
 from sglc.errors import GrammarError
-from sglc.grammar.charset import LAST, CharSet, category
+from sglc.grammar.charset import LAST
 
 _DIGITS = "0123456789"
 _OCTAL = "01234567"
@@ -25,9 +25,6 @@ class Special:
 
     kind: Literal["class", "anchor"]
     value: str
-
-    def charset(self, ascii_only: bool) -> CharSet:
-        return category(self.value, ascii_only)
 
 
 Escape = str | Special

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import IntFlag
 
 from sglc.errors import GrammarError
-from sglc.grammar.charset import ANY, NEWLINE, CharSet, ignore_case
-from sglc.grammar.regex_escapes import Escape, Reader, class_escape, escape
+from sglc.grammar.charset import ANY, NEWLINE, CharSet, category, ignore_case
+from sglc.grammar.regex_escapes import Escape, Reader, Special, class_escape, escape
 from sglc.grammar.syntax import Anchor, Node, alternative, chars, concat, repeat
 
 MAX_PATTERN = 100_000
@@ -32,7 +32,6 @@ class Flag(IntFlag):
 
 _FLAGS = {"a": Flag.ASCII, "i": Flag.IGNORECASE, "m": Flag.MULTILINE, "s": Flag.DOTALL,
           "u": Flag(0), "x": Flag.VERBOSE}
-_DOT = NEWLINE.negate()
 
 
 def parse_regex(pattern: str) -> Node:
@@ -45,7 +44,7 @@ def parse_regex(pattern: str) -> Node:
     if len(pattern) > MAX_PATTERN:
         raise GrammarError("SGLC006", f"the pattern has {len(pattern)} characters, "
                                       f"more than {MAX_PATTERN}")
-    parser = _Parser(Reader(pattern))
+    parser = Parser(Reader(pattern))
     return parser.whole()
 
 
@@ -57,7 +56,12 @@ class _Item:
     no_repeat: str = ""  # why no quantifier may follow
 
 
-class _Parser:
+class Parser:
+    """The parser of one pattern; other dialects override what differs."""
+
+    dot = NEWLINE.negate()
+    caret, dollar = "text-start", "final-end"
+
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self.depth = 0
@@ -131,16 +135,16 @@ class _Parser:
                 continue
             reader.pos += 1
             if c == "\\":
-                items.append(self.escaped(escape(reader, start), flags))
+                items.append(self.escaped(self.escape(start), flags))
             elif c == "[":
                 items.append(_Item(self.char_class(flags, start)))
             elif c == ".":
-                items.append(_Item(chars(ANY if flags & Flag.DOTALL else _DOT)))
+                items.append(_Item(chars(ANY if flags & Flag.DOTALL else self.dot)))
             elif c == "^":
-                kind = "line-start" if flags & Flag.MULTILINE else "text-start"
+                kind = "line-start" if flags & Flag.MULTILINE else self.caret
                 items.append(_Item(Anchor(kind), "nothing to repeat"))
             elif c == "$":
-                kind = "line-end" if flags & Flag.MULTILINE else "final-end"
+                kind = "line-end" if flags & Flag.MULTILINE else self.dollar
                 items.append(_Item(Anchor(kind), "nothing to repeat"))
             elif c == "(":
                 items.append(_Item(self.group(flags, start)))
@@ -177,7 +181,17 @@ class _Parser:
             return _Item(self.literal(found, flags))
         if found.kind == "anchor":
             return _Item(Anchor(found.value), "nothing to repeat")
-        return _Item(chars(found.charset(bool(flags & Flag.ASCII))))
+        return _Item(chars(self.class_set(found, flags, negated=False)))
+
+    def escape(self, start: int) -> Escape:
+        return escape(self.reader, start)
+
+    def class_escape(self, start: int) -> Escape:
+        return class_escape(self.reader, start)
+
+    def class_set(self, found: Special, flags: Flag, negated: bool) -> CharSet:
+        """The set of an escape such as `\\w`, in a class that is `negated` or not."""
+        return category(found.value, bool(flags & Flag.ASCII))
 
     def group(self, flags: Flag, start: int) -> Node:
         reader = self.reader
@@ -203,17 +217,24 @@ class _Parser:
                 raise reader.refuse(name, start)
         if reader.accept(":"):
             return flags
-        if reader.accept("P<"):
-            name = reader.take_until(">")
-            if not reader.accept(">"):
-                raise reader.error("missing >, unterminated name", start)
-            if not name.isidentifier():
-                raise reader.error(f"bad character in group name {name!r}", start)
-            if name in self.names:
-                raise reader.error(f"redefinition of group name {name!r}", start)
-            self.names.add(name)
-            return flags
+        if reader.accept("P"):
+            return self.named_group(flags, start)
         return self.scoped_flags(flags, start)
+
+    def named_group(self, flags: Flag, start: int) -> Flag:
+        """Reads `<name>`."""
+        reader = self.reader
+        if not reader.accept("<"):
+            raise reader.error("unknown extension ?P", start)
+        name = reader.take_until(">")
+        if not reader.accept(">"):
+            raise reader.error("missing >, unterminated name", start)
+        if not name.isidentifier():
+            raise reader.error(f"bad character in group name {name!r}", start)
+        if name in self.names:
+            raise reader.error(f"redefinition of group name {name!r}", start)
+        self.names.add(name)
+        return flags
 
     def scoped_flags(self, flags: Flag, start: int) -> Flag:
         reader = self.reader
@@ -249,7 +270,10 @@ class _Parser:
                 break
             low = self.class_item(start)
             if not reader.looking_at("-") or reader.peek(1) == "]":
-                self.add(low, literal, classes, ascii_only)
+                if isinstance(low, str):
+                    literal.append((ord(low), ord(low)))
+                else:
+                    classes.append(self.class_set(low, flags, negated))
                 continue
             reader.pos += 1
             high = self.class_item(start)
@@ -274,11 +298,4 @@ class _Parser:
             raise reader.error("unterminated character set", start)
         at = reader.pos
         reader.pos += 1
-        return class_escape(reader, at) if c == "\\" else c
-
-    def add(self, item: Escape, literal: list[tuple[int, int]], classes: list[CharSet],
-            ascii_only: bool) -> None:
-        if isinstance(item, str):
-            literal.append((ord(item), ord(item)))
-        else:
-            classes.append(item.charset(ascii_only))
+        return self.class_escape(at) if c == "\\" else c

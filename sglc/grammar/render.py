@@ -6,7 +6,7 @@ The text means the same to any engine that knows `(?:...)`, `[...]`, `|`, `{m,n}
 
 from __future__ import annotations
 
-from sglc.grammar.syntax import Alternative, Anchor, Chars, Concat, Node, Words
+from sglc.grammar.syntax import Alternative, Anchor, Chars, Concat, Machine, Node, Words
 
 
 def has_anchor(node: Node) -> bool:
@@ -16,11 +16,13 @@ def has_anchor(node: Node) -> bool:
         return any(has_anchor(o) for o in node.options)
     if isinstance(node, Anchor):
         return True
+    if isinstance(node, Machine):
+        return any(has_anchor(inner) for edges in node.edges for inner, _ in edges)
     return not isinstance(node, Chars | Words) and has_anchor(node.body)
 
 
 def to_regex(node: Node) -> str:
-    """The regex of a tree without anchors and with at least one text."""
+    """The regex of a tree of at least one text, without anchors and machines."""
     if isinstance(node, Chars):
         ranges = (_code(lo) if lo == hi else f"{_code(lo)}-{_code(hi)}"
                   for lo, hi in node.charset.ranges)
@@ -31,8 +33,8 @@ def to_regex(node: Node) -> str:
         return "".join(to_regex(part) for part in node.parts)
     if isinstance(node, Alternative):
         return f"(?:{'|'.join(to_regex(option) for option in node.options)})"
-    if isinstance(node, Anchor):
-        raise ValueError("anchors cannot be written out")
+    if isinstance(node, Anchor | Machine):
+        raise ValueError(f"{type(node).__name__} cannot be written out")
     most = "" if node.most is None else node.most
     return f"(?:{to_regex(node.body)}){{{node.least},{most}}}"
 

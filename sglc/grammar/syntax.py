@@ -58,7 +58,18 @@ class Anchor:
     kind: str
 
 
-Node = Chars | Words | Concat | Alternative | Repeat | Anchor
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """An automaton over nodes: `edges[s]` are (node, next state), state 0 starts.
+
+    For what is short as states and long as an expression, such as optional members.
+    """
+
+    edges: tuple[tuple[tuple[Node, int], ...], ...]
+    accepting: tuple[int, ...]
+
+
+Node = Chars | Words | Concat | Alternative | Repeat | Anchor | Machine
 
 EMPTY = Words(("",))
 NOTHING = Words(())
@@ -176,6 +187,14 @@ def nullable(node: Node) -> bool:
         return any(nullable(o) for o in node.options)
     if isinstance(node, Repeat):
         return node.least == 0 or nullable(node.body)
+    if isinstance(node, Machine):
+        reached, todo = {0}, [0]
+        while todo:
+            for inner, target in node.edges[todo.pop()]:
+                if target not in reached and nullable(inner):
+                    reached.add(target)
+                    todo.append(target)
+        return not reached.isdisjoint(node.accepting)
     return False
 
 
@@ -192,4 +211,8 @@ def canonical(node: Node) -> str:
     if isinstance(node, Repeat):
         most = "" if node.most is None else node.most
         return f"(rep {node.least} {most} {canonical(node.body)})"
+    if isinstance(node, Machine):
+        states = (" ".join(f"{target}:{canonical(inner)}" for inner, target in edges)
+                  for edges in node.edges)
+        return f"(machine {' / '.join(states)} / {' '.join(map(str, node.accepting))})"
     return f"({node.kind})"

@@ -60,8 +60,14 @@ class Value:
 
     def replace_by(self, other: Operand) -> None:
         """Make every user read `other` instead."""
-        for user in list(dict.fromkeys(self.uses)):
-            user.set_operands([other if o is self else o for o in user.operands])
+        if other is self:
+            return
+        # All users leave at once: one by one, a value with many users would take quadratic time.
+        uses, self.uses = self.uses, []
+        for user in dict.fromkeys(uses):
+            user._operands = tuple([other if o is self else o for o in user._operands])
+        if isinstance(other, Value):
+            other.uses.extend(uses)
 
     def __repr__(self) -> str:
         return f"%{self.name or '?'}:{self.type}"
@@ -98,7 +104,7 @@ class Op:
     def set_operands(self, operands: Sequence[Operand]) -> None:
         for o in self._operands:
             if isinstance(o, Value):
-                o.uses.remove(self)
+                _remove(o.uses, self)
         self._operands = tuple(operands)
         for o in self._operands:
             if isinstance(o, Value):
@@ -136,11 +142,19 @@ class Op:
                 op.drop()
         self.set_operands(())
         if self.block is not None:
-            self.block.ops.remove(self)
+            _remove(self.block.ops, self)
             self.block = None
 
     def __repr__(self) -> str:
         return f"<{self.name} at {self.loc}>"
+
+
+def _remove(ops: list[Op], op: Op) -> None:
+    """Remove `op`, which is last where IR is taken down in reverse order."""
+    if ops and ops[-1] is op:
+        ops.pop()
+    else:
+        ops.remove(op)
 
 
 class Block:

@@ -133,6 +133,12 @@ class CallSignature:
                 raise self.error(f"a row of a batch is a dict or a tuple, not {row!r}"[:200], i)
         return out
 
+    def starred(self, names: Iterable[str]) -> list[str]:
+        """Argument names as `bind` gives them: a `*args` parameter as "*name"."""
+        star = {p.name for p in self.signature.parameters.values()
+                if p.kind is inspect.Parameter.VAR_POSITIONAL}
+        return ["*" + n if n in star else n for n in names]
+
     def error(self, what: str, row: int | None = None) -> ArgumentError:
         where = "" if row is None else f" (row {row})"
         takes = ", ".join(str(p) for p in self.signature.parameters.values()) or "no arguments"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 
 from sglc.config import RunOptions
@@ -21,10 +24,11 @@ from sglc.passes.pipelines import pipeline
 from sglc.runtime.executor import Instance, Job
 from sglc.runtime.plan_code import PlanCode, compile_plan
 from sglc.trace.breaks import GraphBreak
-from sglc.trace.guards import MISSING, shape
+from sglc.trace.guards import MISSING, shape, snapshot
 from sglc.trace.tracer import Trace, Tracer
 
 MAX_VARIANTS = 64  # of one shape of arguments; more run in the eager interpreter
+MAX_TAILS = 256  # continuations kept for one variant
 
 
 @dataclass(slots=True)
@@ -49,6 +53,7 @@ class Variant:
     broken: Diagnostic | None = None
     raises: bool = False  # broken because the program itself raises an error there
     lowered: dict[Any, Lowered] = field(default_factory=dict)
+    tails: dict[Any, Variant] = field(default_factory=dict)  # by the events they go on after
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         return all(g.holds(values) for g in self.guards)
@@ -106,31 +111,62 @@ class VariantCache:
                                            effect=d.effect, fixes=d.fixes))
         return True
 
+    def tail(self, variant: Variant, values: Mapping[str, Any], events: Sequence[Any]) -> Variant:
+        """The variant that goes on after a break, for the outcomes of the events so far."""
+        try:
+            key = tuple(snapshot(e) for e in events)
+        except TypeError:
+            key = None  # not plain data: traced for this run alone
+        with self._lock:
+            found = None if key is None else variant.tails.get(key)
+            if found is None or not found.current():
+                found = trace_variant(self.program, values, events)
+                if key is not None and len(variant.tails) < MAX_TAILS:
+                    variant.tails[key] = found
+            return found
+
     # -- running --------------------------------------------------------------------------
     def start(self, backend: Any, values: dict[str, Any], options: RunOptions, seed: int,
               stream: bool) -> CompiledState | None:
-        """Start one run; None if it must run eagerly."""
+        """Start one run; None if it must run eagerly.
+
+        Host calls run on this thread, and the run comes back when they are through; with
+        `stream` they have a thread of their own.
+        """
         variant = self.variant(values)
         if self.broken(variant):
             return None
         space = backend.new_space()
-        job = self.job(variant, backend, options, seed, 1, space)
+        hosts = HostQueue()
+        job = self.job(variant, backend, options, seed, 1, space, hosts.put)
         assert variant.trace is not None
 
         def on_end(instance: Instance) -> None:
             backend.drop_space(space)
+            hosts.close()
 
         instance = Instance(job, 0, arguments(values), on_end)
         sinks = None
         if stream:
             instance.stream, sinks = open_stream(job, variant.trace.names, instance.condition)
-        state = CompiledState(instance, variant.trace.names, sinks)
+        state = CompiledState(instance, sinks)
         instance.start()
+        if job.code.chained:
+            if stream:
+                threading.Thread(target=hosts.drain, name="sglc-host", daemon=True).start()
+            else:
+                try:
+                    hosts.drain()
+                except BaseException:
+                    instance.cancel(eager_run.cancelled_error())
+                    hosts.drain_quietly()
+                    raise
+                instance.wait_body()
         return state
 
     def run_batch(self, backend: Any, rows: list[dict[str, Any]], options: RunOptions, seed: int,
                   first_row: int, control: Controls) -> list[ProgramState]:
-        """All rows, compiled where possible, in order."""
+        """All rows, compiled where possible, in order; host calls of rows run concurrently."""
         checked: set[Variant] = set()
         variants = [self.variant(values, checked) for values in rows]
         counts: dict[Variant, int] = {}
@@ -138,7 +174,8 @@ class VariantCache:
             counts[v] = counts.get(v, 0) + 1
         eager = [i for i, v in enumerate(variants) if self.broken(v)]
         space = backend.new_space()
-        jobs = {v: self.job(v, backend, options, seed, n, space)
+        pool = HostPool(eager_run.thread_count(control.num_threads, len(rows)))
+        jobs = {v: self.job(v, backend, options, seed, n, space, pool.put)
                 for v, n in counts.items() if v.trace is not None}
         ended = threading.Semaphore(0)
         states: list[Any] = [None] * len(rows)
@@ -148,7 +185,7 @@ class VariantCache:
                 instance = Instance(jobs[v], first_row + i, arguments(values),
                                     lambda _: ended.release())
                 instances[v].append(instance)
-                states[i] = CompiledState(instance, v.trace.names)
+                states[i] = CompiledState(instance)
         bar = Progress(len(rows), control.progress_bar)
         try:
             for v, job in jobs.items():
@@ -165,6 +202,7 @@ class VariantCache:
             eager = []
         finally:
             bar.close()
+            pool.close()
             backend.drop_space(space)
         if eager:
             done = eager_run.run_batch(
@@ -177,9 +215,27 @@ class VariantCache:
 
     # -- lowering -------------------------------------------------------------------------
     def job(self, variant: Variant, backend: Any, options: RunOptions, seed: int, rows: int,
-            space: int | None) -> Job:
+            space: int | None, run_host: Callable[[Callable[[], None]], None],
+            events: tuple[Any, ...] = ()) -> Job:
+        """A variant ready to run, with the way on from its breaks."""
         low = self.lower(variant, backend.tokenizer, backend.template, options, rows)
-        return Job(low.code, backend, options, seed, space)
+        assert variant.trace is not None
+
+        def resume(values: Mapping[str, Any], events: Sequence[Any]) -> Job:
+            named = dict(zip(starred, values.values(), strict=True))
+            tail = self.tail(variant, named, events)
+            if tail.trace is None:
+                d = tail.broken
+                assert d is not None
+                raise TraceError(d.code, d.what, place=d.place, why=d.why, fixes=d.fixes,
+                                 effect="the run ends here: its host calls cannot be repeated "
+                                        "in the eager interpreter")
+            return self.job(tail, backend, options, seed, rows, space, run_host, tuple(events))
+
+        starred = [p.name for p in next(iter(variant.trace.module.programs.values())).args]
+        starred = self.program.signature.starred(starred)
+        return Job(low.code, backend, options, seed, space, variant.trace.calls, run_host, resume,
+                   variant.trace.names, events)
 
     def lower(self, variant: Variant, tokenizer: Any, template: Any, options: RunOptions,
               rows: int, level: int = 2, **manager: Any) -> Lowered:
@@ -198,14 +254,60 @@ class VariantCache:
             return found
 
 
+class HostQueue:
+    """Host calls that one thread makes, in the order they come."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    def put(self, call: Callable[[], None]) -> None:
+        self._queue.put(call)
+
+    def close(self) -> None:
+        self._queue.put(None)
+
+    def drain(self) -> None:
+        """Make calls until the queue is closed."""
+        while (call := self._queue.get()) is not None:
+            call()
+
+    def drain_quietly(self) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            self.drain()
+
+
+class HostPool:
+    """Threads for the host calls of a batch, started with the first one."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def put(self, call: Callable[[], None]) -> None:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="sglc-host")
+            pool = self._pool
+        pool.submit(call)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._pool is not None:
+                self._pool.shutdown(wait=False)
+
+
 def arguments(values: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments by their IR name (`*args` parameters lose the star)."""
     return {name.lstrip("*"): value for name, value in values.items()}
 
 
-def trace_variant(program: Any, values: Mapping[str, Any]) -> Variant:
-    """Trace the program for these arguments; a break is a variant too."""
-    tracer = Tracer(program.fn, values)
+def trace_variant(program: Any, values: Mapping[str, Any], events: Sequence[Any] = ()) -> Variant:
+    """Trace the program for these arguments; giving up is a variant too.
+
+    events: the outcomes of the first events of the path, to trace on after a break.
+    """
+    tracer = Tracer(program.fn, values, events)
     try:
         trace = tracer.trace()
     except GraphBreak as e:
@@ -251,10 +353,13 @@ class Compiled:
     @property
     def graph_breaks(self) -> int:
         """How many times the graph breaks; 0 means that the whole program is one plan."""
-        return 0 if self.variant.trace is not None else 1
+        return len(self.breaks)
 
     @property
     def breaks(self) -> list[Diagnostic]:
+        """Where the graph breaks: the rest is traced at run time, or all of it runs eagerly."""
+        if self.variant.trace is not None:
+            return list(self.variant.trace.breaks)
         return [] if self.variant.broken is None else [self.variant.broken]
 
     @property

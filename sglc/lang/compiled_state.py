@@ -11,18 +11,17 @@ from sglc.lang.eager import EagerState
 from sglc.lang.expressions import RoleTracker
 from sglc.lang.state import ProgramState, unknown_variable
 from sglc.lang.strand import Run, Strand
-from sglc.runtime.executor import Instance, Job, TextStream
+from sglc.runtime.executor import Instance, Job
+from sglc.runtime.text_stream import ROOT, TextStream
 
 
 class CompiledState(ProgramState):
     """What `run` gives back in compiled mode.  Appending to it continues eagerly."""
 
-    __slots__ = ("_instance", "_later", "_names", "_sinks")
+    __slots__ = ("_instance", "_later", "_sinks")
 
-    def __init__(self, instance: Instance, names: tuple[Any, ...],
-                 sinks: dict[Any, Sink] | None = None) -> None:
+    def __init__(self, instance: Instance, sinks: dict[Any, Sink] | None = None) -> None:
         self._instance = instance
-        self._names = names
         self._sinks = sinks  # when streaming
         self._later: EagerState | None = None
 
@@ -45,8 +44,9 @@ class CompiledState(ProgramState):
         try:
             return self._instance.wait_variable(name, timeout)
         except KeyError:
-            if self._instance.error is not None:
-                raise self._instance.error from None
+            error = self._instance.failure()
+            if error is not None:
+                raise error from None
             raise unknown_variable(name, self.variable_names()) from None
 
     def get_meta_info(self, name: str | None, timeout: float | None = None) -> Any:
@@ -55,6 +55,9 @@ class CompiledState(ProgramState):
         try:
             self._instance.wait_variable(name, timeout)
         except KeyError:
+            error = self._instance.failure()
+            if error is not None:
+                raise error from None
             return None
         return self._instance.metas.get(name)
 
@@ -94,9 +97,10 @@ class CompiledState(ProgramState):
     def variable_names(self) -> list[Any]:
         if self._later is not None:
             return self._later.variable_names()
+        names = list(self._instance.job.names)
         if self._instance.ended:
-            return [n for n in self._names if n in self._instance.values]
-        return list(self._names)
+            return [n for n in names if n in self._instance.values]
+        return names
 
     def text_iter(self, var_name: str | None = None) -> Iterator[str]:
         if self._later is not None:
@@ -105,9 +109,9 @@ class CompiledState(ProgramState):
             value = self.text() if var_name is None else self.get_var(var_name)
             yield value if isinstance(value, str) else str(value)
         elif var_name is None:
-            yield from self._sinks[TextStream.ROOT]
-        elif var_name not in self._sinks:
-            raise unknown_variable(var_name, list(self._names))
+            yield from self._sinks[ROOT]
+        elif var_name not in self._sinks:  # no gen of the first segment makes it
+            yield str(self.get_var(var_name))
         else:
             sent = 0
             for piece in self._sinks[var_name]:
@@ -156,7 +160,7 @@ class CompiledState(ProgramState):
 def open_stream(job: Job, names: tuple[Any, ...], condition: threading.Condition) -> tuple[
         TextStream, dict[Any, Sink]]:
     """A text stream for an instance, and the sinks that readers iterate over."""
-    sinks = {name: Sink(condition) for name in (TextStream.ROOT, *names)}
+    sinks = {name: Sink(condition) for name in (ROOT, *names)}
 
     def push(name: Any, piece: str) -> None:
         if name in sinks:

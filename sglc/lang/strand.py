@@ -209,7 +209,8 @@ class Strand:
         if outcome.error is not None:
             self.fail(outcome.error, cell)
         else:
-            self.prompt = outcome.prompt
+            assert self.prompt is not None
+            self.prompt = outcome.extend(self.prompt)
             cell.set(outcome.value, outcome.meta)
         self.pump()
 

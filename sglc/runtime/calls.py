@@ -34,12 +34,24 @@ class Target(Protocol):
 
 @dataclass(slots=True)
 class Outcome:
-    """What a call leaves: the longer prompt, the variable's value, what is known about it."""
+    """What a call leaves: the variable's value, what is known about it, and what it adds.
 
-    prompt: Prompt | None = None
+    `ids` (None for a select) and `text` are the generated span, `leftover` the text behind it;
+    for a select `text` is the choice.
+    """
+
     value: Any = None
     meta: Any = None
-    error: SglcError | None = None
+    ids: tuple[int, ...] | None = None
+    text: str = ""
+    leftover: str = ""
+    error: BaseException | None = None
+
+    def extend(self, prompt: Prompt) -> Prompt:
+        """The prompt that was continued, with what the call added."""
+        if self.ids is None:
+            return prompt.append(self.text)
+        return prompt.generated(self.ids, self.text).append(self.leftover)
 
 
 @dataclass(slots=True, eq=False)
@@ -109,12 +121,10 @@ def start_gen(target: Target, prompt: Prompt, options: RunOptions, keys: Sequenc
                 return
         metas = [gen_meta(r, options, target.tokenizer, ids, from_) for r in final]
         first = final[0]
-        longer = prompt.generated(first.ids, first.text[: len(first.text) - len(first.leftover)])
-        longer = longer.append(first.leftover)
-        if len(final) == 1 and options.n == 1:
-            done(Outcome(longer, first.text, metas[0]))
-        else:
-            done(Outcome(longer, [r.text for r in final], metas))
+        kept = first.text[: len(first.text) - len(first.leftover)]
+        one = options.n == 1
+        done(Outcome(first.text if one else [r.text for r in final], metas[0] if one else metas,
+                     first.ids, kept, first.leftover))
 
     for j, key in enumerate(keys):
         call.requests.append(Request(
@@ -167,8 +177,7 @@ def start_select(target: Target, prompt: Prompt, choices: Sequence[str], method:
         done(Outcome(error=LanguageError("SGLC005", f"choices holds {what}: {choices!r}"[:200])))
         return Call()
     base = prompt.token_ids()
-    longer = [prompt.append(c) for c in choices]
-    ids = [p.token_ids() for p in longer]
+    ids = [prompt.append(c).token_ids() for c in choices]
     start = common_prefix([base, *ids])
     unconditional = method == "unconditional_likelihood_normalized"
     call = Call()
@@ -194,7 +203,7 @@ def start_select(target: Target, prompt: Prompt, choices: Sequence[str], method:
             [(lp, t, decode([t])) for lp, t in zip(row, x[start:], strict=True)]
             for row, x in zip(scores, ids, strict=False)]
         meta["output_token_logprobs"] = [[] for _ in choices]
-        done(Outcome(longer[winner], choices[winner], meta))
+        done(Outcome(choices[winner], meta, text=choices[winner]))
 
     for i, (x, from_) in enumerate(wanted):
         call.requests.append(Request("score", x, (lambda r, i=i: finish(i, r)), score_from=from_,

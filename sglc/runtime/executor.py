@@ -1,7 +1,11 @@
-"""Running plans: instances as dataflow state machines, driven by the engine's completions.
+"""Running plans: instances as dataflow state machines, driven by completions.
 
 An instance is one row of a batch.  It has no thread: a step runs as soon as its inputs are there,
-on the caller's thread at first and on the engine's thread when a model call completes.
+on the caller's thread at first, on the engine's when a model call completes.  Host calls (the
+user's Python) run one after the other, where the job says.
+
+What calls give is kept in a log by the call's key.  Where a trace ended in a break, the plan is
+replaced by one that goes further, and everything in the log counts as done.
 """
 
 from __future__ import annotations
@@ -11,22 +15,38 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, Protocol
 
 from sglc.config import RunOptions, resolve
 from sglc.errors import EngineError
 from sglc.runtime import calls
 from sglc.runtime.calls import Call, Outcome, Target
-from sglc.runtime.plan_code import UNSET, PlanCode, SelectSpec, Step
+from sglc.runtime.plan_code import PlanCode, Step
 from sglc.runtime.request import Request
+from sglc.runtime.text_stream import TextStream
 
 SUBMIT_TOGETHER = 256  # requests of a starting batch
+
+
+class HostCall(Protocol):
+    """A call of the user's Python, as the tracer recorded it (see `trace/hosts.py`)."""
+
+    looks_back: bool
+
+    def run(self, values: Sequence[Any], before: Mapping[str, Any]) -> Any: ...
+
+    def matches(self, value: Any) -> bool: ...
+
 
 @dataclass(slots=True, eq=False)
 class Job:
     """What the instances of one planned run share.  Also the target of their model calls.
 
+    hosts: the host calls of the code.  run_host: takes a function to run where host calls run.
+    resume: (arguments, outcomes of the path's events) -> the job that goes on after a break.
     gens: options in force and compiled constraint of each gen of the code, by its index.
+    names: the program's variables, in order of first binding.  events: the outcomes that the
+    code takes for granted, from the beginning of the path.
     """
 
     code: PlanCode
@@ -34,6 +54,11 @@ class Job:
     options: RunOptions
     seed: int
     space: int | None = None
+    hosts: Sequence[HostCall] = ()
+    run_host: Callable[[Callable[[], None]], None] | None = None
+    resume: Callable[[Mapping[str, Any], Sequence[Any]], Job] | None = None
+    names: tuple[Any, ...] = ()
+    events: tuple[Any, ...] = ()
     gens: list[tuple[RunOptions, Any]] = field(default_factory=list)
     condition: threading.Condition = field(default_factory=threading.Condition)
     tokenizer: Any = None
@@ -74,44 +99,65 @@ class Job:
                 self.target.submit(held)
 
 
+class Failed:
+    """Stands for the value of a call that failed; whatever needs it fails likewise."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
 class Instance:
     """One run of a planned program.
 
     Readers wait on the job's condition; a variable has its final value once all the steps that
-    may still bind it are done.
+    may still bind it are done, and the host chain with them.
     """
 
-    __slots__ = ("_counts", "_env", "_flying", "_inbox", "_lock", "_on_end", "_ready", "_running",
-                 "cancelled", "condition", "ended", "error", "job", "left", "messages", "metas",
-                 "order", "result", "row", "stream", "values")
+    __slots__ = ("_before", "_counts", "_env", "_events", "_flying", "_inbox", "_lock", "_log",
+                 "_on_end", "_ready", "_running", "_waiting", "arguments", "cancelled",
+                 "condition", "ended", "error", "job", "left", "messages", "metas", "order",
+                 "result", "row", "stream", "values")
 
     def __init__(self, job: Job, row: int, arguments: Mapping[str, Any],
                  on_end: Callable[[Instance], None] | None = None,
                  stream: TextStream | None = None) -> None:
-        code = job.code
-        self.job = job
         self.row = row
+        self.arguments = arguments
         self.condition = job.condition
-        self.error: BaseException | None = None
+        self.error: BaseException | None = None  # that ended the body
         self.cancelled: BaseException | None = None
         self.ended = False
+        self.stream = stream
+        self._flying: dict[Any, Call | None] = {}  # calls that are under way, by key
+        self._log: dict[Any, Any] = {}  # what calls gave, by key
+        self._inbox: deque[tuple[Any, Any]] = deque()
+        self._running = False
+        self._lock = threading.Lock()
+        self._on_end = on_end
+        self._before: Mapping[str, Any] = {}
+        self._enter(job)
+
+    def _enter(self, job: Job) -> None:
+        """Begin (again) at the top of a job's code."""
+        code = job.code
+        self.job = job
         self.result: tuple[Any, ...] | None = None  # final prompt, return value
         self.values: dict[Any, Any] = {}
         self.order: dict[Any, int] = {}
         self.metas: dict[Any, Any] = {}
+        self.messages: list[tuple[int, Any]] = []
         self.left = code.binds.copy()
-        self.messages: list[tuple[int, dict[str, str]]] = []
-        self.stream = stream
         self._env = code.initial.copy()
         for name, slot in code.arg_slots.items():
-            self._env[slot] = arguments[name]
+            self._env[slot] = self.arguments[name]
         self._counts = code.counts.copy()
-        self._flying: dict[int, Call] = {}
-        self._inbox: deque[tuple[int, Outcome]] = deque()
+        self._events: dict[int, Any] = dict(enumerate(job.events))
+        self._waiting: dict[Any, Step] = {}  # steps that wait for a call, by its key
         self._ready: list[int] = [0]  # groups that can run, a heap
-        self._running = False
-        self._lock = threading.Lock()
-        self._on_end = on_end
+        if not self._before and any(h.looks_back for h in job.hosts):
+            self._before = {k: plain_copy(v) for k, v in self.arguments.items()}
 
     def start(self) -> None:
         """Run what can run; further steps follow on completions."""
@@ -132,18 +178,13 @@ class Instance:
             if self._running:
                 return
             self._running = True
-        groups = self.job.code.groups
         while True:
             while self._inbox:
                 self._take(*self._inbox.popleft())
-            while self._ready:
-                group = groups[heappop(self._ready)]
-                try:
-                    self._run(group.steps)
-                except Exception as e:
-                    self._fail(e)
+            while self._ready and not self._inbox:
+                self._run(self.job.code.groups[heappop(self._ready)].steps)
             with self._lock:
-                if self._inbox:
+                if self._inbox or self._ready:
                     continue
                 self._running = False
                 finished = not self._flying
@@ -156,25 +197,25 @@ class Instance:
     def _run(self, steps: list[Step]) -> None:
         env = self._env
         for step in steps:
-            if self.error is not None:
+            if self.cancelled is not None or self.error is not None:
                 return
-            if self.cancelled is not None:
-                raise self.cancelled
             kind = step.kind
             inputs = step.inputs
             if kind == "pure":
-                env[step.outputs[0]] = step.data(*[env[s] for s in inputs])
-            elif kind == "gen":
-                self._gen(step)
+                values = [env[s] for s in inputs]
+                try:
+                    env[step.outputs[0]] = step.data(*values)
+                except Exception as e:
+                    failed = next((v for v in values if isinstance(v, Failed)), None)
+                    env[step.outputs[0]] = failed or Failed(e)
+            elif kind == "gen" or kind == "select":
+                self._call(step)
             elif kind == "bind":
                 self._bind(step.data, env[inputs[0]], step.order)
             elif kind == "meta":
                 self.metas[step.data] = env[inputs[0]]
-            elif kind == "select":
-                self._select(step)
             elif kind == "message":
-                text = env[inputs[1]].text_since(env[inputs[0]]).lstrip()
-                self.messages.append((step.order, {"role": step.data, "content": text}))
+                self._message(step, env[inputs[0]], env[inputs[1]])
             elif kind == "branch":
                 self._branch(step)
             elif kind == "yield":
@@ -183,13 +224,19 @@ class Instance:
                 self._fire(step.source)
             elif kind == "return":
                 self.result = tuple([env[s] for s in inputs])
+            else:
+                self._host(step)
 
     def _branch(self, step: Step) -> None:
         data = step.data
         value = self._env[step.inputs[0]]
+        if isinstance(value, Failed):
+            self._fail(value.error)
+            return
         labels = data["labels"]
         if labels == [True, False]:
             taken = 0 if value else 1
+            self._events[data["event"]] = bool(value)
         else:
             taken = labels.index(value) if value in labels else labels.index("default")
         with self.condition:
@@ -208,58 +255,136 @@ class Instance:
             self.left[name] -= 1
             self.condition.notify_all()
 
-    # -- model calls ----------------------------------------------------------------------
-    def _gen(self, step: Step) -> None:
-        job = self.job
-        gen, spec = step.data
-        options, constraint = job.gens[gen]
-        index = step.order
-        on_text = None if self.stream is None else self.stream.listener(index, self)
-        self._flying[index] = _PENDING
-        call = calls.start_gen(
-            job, self._env[step.inputs[0]], options,
-            calls.gen_keys(options, job.seed, self.row, spec.path), constraint,
-            lambda outcome: self._done(index, outcome), space=job.space,
-            priority=(self.row, spec.rank), on_text=on_text)
-        self._flew(index, call)
+    def _message(self, step: Step, begin: Any, end: Any) -> None:
+        if isinstance(end, Failed) or isinstance(begin, Failed):
+            return
+        content = end.text_since(begin).lstrip()
+        self.messages.append((step.order, {"role": step.data, "content": content}))
 
-    def _select(self, step: Step) -> None:
-        job = self.job
-        spec: SelectSpec = step.data
-        index = step.order
-        prompt, *choices = [self._env[s] for s in step.inputs]
-        self._flying[index] = _PENDING
-        call = calls.start_select(job, prompt, choices, spec.method,
-                                  lambda outcome: self._done(index, outcome), space=job.space,
-                                  priority=(self.row, spec.rank))
-        self._flew(index, call)
+    # -- calls ----------------------------------------------------------------------------
+    def _await(self, step: Step) -> bool:
+        """Whether a call must still be made; else its outcome is there or on its way."""
+        key = step.key
+        if key in self._log:
+            self._deliver(step, self._log[key])
+            return False
+        self._waiting[key] = step
+        if key in self._flying:
+            return False
+        self._flying[key] = None
+        return True
 
-    def _flew(self, index: int, call: Call) -> None:
+    def _call(self, step: Step) -> None:
+        """A gen or select."""
+        env, job = self._env, self.job
+        prompt, *choices = [env[s] for s in step.inputs]
+        for value in (prompt, *choices):
+            if isinstance(value, Failed):
+                for slot in step.outputs:
+                    env[slot] = value
+                self._fire(step.source)
+                return
+        if not self._await(step):
+            return
+        key = step.key
+
+        def done(outcome: Outcome) -> None:
+            self._arrive(key, outcome)
+
+        if step.kind == "gen":
+            gen, spec = step.data
+            options, constraint = job.gens[gen]
+            on_text = None if self.stream is None else self.stream.listener(key, self)
+            call = calls.start_gen(
+                job, prompt, options, calls.gen_keys(options, job.seed, self.row, spec.path),
+                constraint, done, space=job.space, priority=(self.row, spec.rank),
+                on_text=on_text)
+        else:
+            spec = step.data
+            call = calls.start_select(job, prompt, choices, spec.method, done, space=job.space,
+                                      priority=(self.row, spec.rank))
         with self._lock:
-            if index in self._flying:  # not yet done
-                self._flying[index] = call
+            if key in self._flying:  # not yet done
+                self._flying[key] = call
         if self.cancelled is not None:
-            self.job.cancel(call.requests)
+            job.cancel(call.requests)
 
-    def _done(self, index: int, outcome: Outcome) -> None:
+    def _host(self, step: Step) -> None:
+        """A step of the host chain: the user's Python, a check of a guess, or a break."""
+        values = [self._env[s] for s in step.inputs]
+        for value in values:
+            if isinstance(value, Failed):  # Python would have read it, and raised
+                self._fail(value.error)
+                return
+        if not self._await(step):
+            return
+        job, spec, kind, key = self.job, step.data, step.kind, step.key
+        host = job.hosts[spec.call]
+
+        def run() -> None:
+            try:
+                if self.cancelled is not None:
+                    raise self.cancelled
+                value: Any = host.run(values[: spec.args], self._before)
+                if kind == "break" or (kind == "check" and not host.matches(value)):
+                    value = self._resumed(spec.event, value)
+            except BaseException as e:
+                value = Failed(e)
+            self._arrive(key, value)
+
+        assert job.run_host is not None
+        job.run_host(run)
+
+    def _resumed(self, event: int, value: Any) -> Job:
+        """The job that goes on where the trace did not know an event's outcome."""
+        assert self.job.resume is not None
+        outcomes = [self._events[i] for i in range(event)]
+        return self.job.resume(self.arguments, [*outcomes, value])
+
+    def _arrive(self, key: Any, value: Any) -> None:
+        """What a call gave, from any thread."""
         with self._lock:
-            self._inbox.append((index, outcome))
+            self._inbox.append((key, value))
         self._pump()
 
-    def _take(self, index: int, outcome: Outcome) -> None:
+    def _take(self, key: Any, value: Any) -> None:
         with self._lock:
-            del self._flying[index]
-        if outcome.error is not None:
-            self._fail(outcome.error)
+            del self._flying[key]
+        if isinstance(value, Job):
+            if self.stream is not None:
+                self.stream.enter(value.code)
+            self._enter(value)
             return
-        step = self.job.code.steps[index]
+        if key[0] != "event":
+            self._log[key] = value
+        step = self._waiting.pop(key, None)
+        if step is not None:
+            self._deliver(step, value)
+
+    def _deliver(self, step: Step, value: Any) -> None:
+        """Set the outputs of a call's step."""
         env = self._env
-        prompt, value, meta = step.outputs
-        env[prompt], env[value], env[meta] = outcome.prompt, outcome.value, outcome.meta
+        if isinstance(value, Outcome):
+            if value.error is not None:
+                failed = Failed(value.error)
+                for slot in step.outputs:
+                    env[slot] = failed
+            else:
+                prompt, text, meta = step.outputs
+                env[prompt] = value.extend(env[step.inputs[0]])
+                env[text], env[meta] = value.value, value.meta
+        elif isinstance(value, Failed):
+            self._fail(value.error)
+            return
+        elif step.kind == "host":
+            env[step.outputs[0]] = value
+        else:
+            self._events[step.data.event] = value
         self._fire(step.source)
 
     # -- the end --------------------------------------------------------------------------
     def _fail(self, error: BaseException) -> None:
+        """The body ends here with an error."""
         with self.condition:
             if self.error is None:
                 self.error = error
@@ -269,7 +394,7 @@ class Instance:
         """Stop the instance; it ends with `error` once its calls have come back."""
         self.cancelled = error
         with self._lock:
-            flying = [c for c in self._flying.values() if c is not _PENDING]
+            flying = [c for c in self._flying.values() if c is not None]
         for call in flying:
             self.job.cancel(call.requests)
         self._pump()
@@ -278,88 +403,60 @@ class Instance:
         with self.condition:
             if self.ended:
                 return
+            if self.cancelled is not None and (self.result is None or any(
+                    n > 0 for n in self.left.values())):
+                self.error = self.error or self.cancelled
             if self.result is None and self.error is None:
-                self.error = self.cancelled or EngineError(
-                    "SGLC503", "the plan stopped before its end")
+                self.error = EngineError("SGLC503", "the plan stopped before its end")
             self.ended = True
             self.condition.notify_all()
         if self.stream is not None:
-            self.stream.close(self.error)
+            self.stream.finish(self.failure())
         if self._on_end is not None:
             self._on_end(self)
 
     # -- reading --------------------------------------------------------------------------
+    def failure(self) -> BaseException | None:
+        """The error of an ended run: the body's, or that of its prompt."""
+        if self.error is not None:
+            return self.error
+        if self.result is not None and isinstance(self.result[0], Failed):
+            return self.result[0].error
+        return None
+
     def wait_variable(self, name: Any, timeout: float | None = None) -> Any:
         """The final value of a variable; KeyError if the taken path binds none."""
         with self.condition:
             done = self.condition.wait_for(
-                lambda: self.left.get(name, 0) <= 0 or self.ended or self.error, timeout)
+                lambda: self.ended or (not self.job.code.chained
+                                       and self.left.get(name, 0) <= 0), timeout)
             if not done:
                 raise TimeoutError(f"no value of {name!r} within {timeout} s")
-            if self.left.get(name, 0) > 0 and self.error is not None:
-                raise self.error
-            return self.values[name]
+            value = self.values[name]
+        if isinstance(value, Failed):
+            raise value.error
+        return value
 
-    def wait(self) -> None:
-        """Until the end; raises the instance's error."""
+    def wait_body(self) -> None:
+        """Until the user's Python is through; raises what it raised."""
         with self.condition:
-            self.condition.wait_for(lambda: self.ended)
+            self.condition.wait_for(lambda: self.ended or self.error is not None)
         if self.error is not None:
             raise self.error
 
+    def wait(self) -> None:
+        """Until the end; raises the run's error."""
+        with self.condition:
+            self.condition.wait_for(lambda: self.ended)
+        error = self.failure()
+        if error is not None:
+            raise error
 
-_PENDING = Call()
 
-
-class TextStream:
-    """Publishes the text of an instance's result, and of its variables, as it comes.
-
-    push(name, piece): called with name None-marked `ROOT` for the whole text.
-    """
-
-    ROOT = object()
-
-    def __init__(self, code: PlanCode, push: Callable[[Any, str], None],
-                 close: Callable[[BaseException | None], None]) -> None:
-        self.code = code
-        self.push = push
-        self.close = close
-        self.todo: list[Any] = list(code.chain)
-        self.sent: dict[int, int] = {}  # characters of a gen that are out
-        self.buffers: dict[int, list[str]] = {}
-        self.lock = threading.Lock()
-
-    def listener(self, index: int, instance: Instance) -> Callable[[str], None]:
-        """What a gen step calls with its text."""
-        names = self.code.stream_names.get(index, ())
-
-        def on_text(piece: str) -> None:
-            for name in names:
-                self.push(name, piece)
-            self.buffers.setdefault(index, []).append(piece)
-            self.advance(instance._env)
-
-        return on_text
-
-    def advance(self, env: list[Any]) -> None:
-        """Publish what is known, in order."""
-        with self.lock:
-            while self.todo:
-                entry = self.todo[0]
-                if entry[0] == "branch":
-                    taken = next((chain for slot, chain in entry[1] if env[slot] is True), None)
-                    if taken is None:
-                        return
-                    self.todo[:1] = taken
-                    continue
-                slot, previous, gen = entry
-                buffered = self.buffers.pop(gen, None) if gen is not None else None
-                if buffered:
-                    text = "".join(buffered)
-                    self.sent[gen] = self.sent.get(gen, 0) + len(text)
-                    self.push(self.ROOT, text)
-                if env[slot] is UNSET or env[previous] is UNSET:
-                    return
-                text = env[slot].text_since(env[previous])
-                self.push(self.ROOT, text[self.sent.get(gen, 0):])
-                self.todo.pop(0)
+def plain_copy(value: Any) -> Any:
+    """A copy of plain containers, to compare with later; anything else as it is."""
+    if type(value) in (list, tuple):
+        return type(value)(plain_copy(v) for v in value)
+    if type(value) is dict:
+        return {k: plain_copy(v) for k, v in value.items()}
+    return value

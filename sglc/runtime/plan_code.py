@@ -31,6 +31,16 @@ class GenSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class HostSpec:
+    """A step of the host chain: which call, with how many of the inputs, which event it is."""
+
+    call: int
+    args: int
+    name: str
+    event: int = -1
+
+
+@dataclass(frozen=True, slots=True)
 class SelectSpec:
     path: tuple[int, ...]
     method: str
@@ -43,7 +53,9 @@ class Step:
     """One operation of the flattened program.
 
     kind: what the executor does; inputs/outputs: slots; data: whatever the kind needs; order:
-    place in the program; source: for model calls, branches' arms and merges, what they set off.
+    place in the program; source: for model and host calls, branches' arms and merges, what they
+    set off; key: what a call is known by in the log of a run: a gen's path, a host call's number
+    on its path.
     """
 
     kind: str
@@ -52,6 +64,7 @@ class Step:
     data: Any = None
     order: int = 0
     source: int = -1
+    key: Any = None
 
 
 @dataclass(slots=True)
@@ -84,8 +97,9 @@ class PlanCode:
     counts: list[int] = field(default_factory=list)
     binds: dict[Any, int] = field(default_factory=dict)
     gens: list[tuple[int, GenSpec]] = field(default_factory=list)
+    chained: bool = False  # there are host calls, checks or breaks
     chain: list[Any] = field(default_factory=list)
-    stream_names: dict[int, list[Any]] = field(default_factory=dict)  # gen step -> variables
+    stream_names: dict[Any, list[Any]] = field(default_factory=dict)  # gen -> its variables
 
 
 class _Unset:
@@ -113,6 +127,8 @@ class _Compiler:
         self.n_sources = 0
         self.sources: dict[int, frozenset[int]] = {-1: _NONE}  # of each slot
         self.activations: list[int] = []  # of each step: the slot of its region, or -1
+        self.last_host: int | None = None  # source of the host call before, in program order
+        self.after: dict[int, int] = {}  # host step -> the source it must wait for
 
     def run(self) -> PlanCode:
         code = self.code
@@ -122,7 +138,7 @@ class _Compiler:
         self.group()
         for i, _ in code.gens:
             value = code.steps[i].outputs[1]
-            code.stream_names[i] = [s.data for s in code.steps
+            code.stream_names[code.steps[i].key] = [s.data for s in code.steps
                                     if s.kind == "bind" and s.inputs[0] == value]
         end = self.program.body.terminator
         if end is not None and end.operands and isinstance(end.operands[0], Value):
@@ -136,6 +152,8 @@ class _Compiler:
         for step in code.steps:
             sources = frozenset().union(*[self.sources[s] for s in step.inputs],
                                         self.sources.get(self.activations[step.order], _NONE))
+            if step.order in self.after:
+                sources |= {self.after[step.order]}
             if step.kind == "pure":
                 for slot in step.outputs:
                     self.sources[slot] = sources
@@ -211,11 +229,13 @@ class _Compiler:
             given = {k: v for k, v in op.attrs.items() if k in SAMPLING_ATTRS}
             spec = GenSpec(GenParams(**given), tuple(op.attrs["path"]), op.attrs.get("name"), rank)
             self.code.gens.append((len(self.code.steps), spec))
-            self.add("gen", op, activation, (len(self.code.gens) - 1, spec))
+            step = self.add("gen", op, activation, (len(self.code.gens) - 1, spec))
+            step.key = ("call", spec.path)
         elif op.name == "kv.score":
-            self.add("select", op, activation, SelectSpec(
+            choose = SelectSpec(
                 tuple(op.attrs["path"]), op.attrs.get("method", "token_length_normalized"),
-                op.attrs.get("name"), rank))
+                op.attrs.get("name"), rank)
+            self.add("select", op, activation, choose).key = ("call", choose.path)
         elif op.name == "prompt.bind":
             name = op.attrs["name"]
             self.code.binds[name] = self.code.binds.get(name, 0) + 1
@@ -227,6 +247,8 @@ class _Compiler:
             self.add("meta", op, activation, op.attrs["name"])
         elif op.name == "prompt.message":
             self.add("message", op, activation, op.attrs["role"])
+        elif op.name in ("prompt.host", "prompt.check", "prompt.break"):
+            self.host(op, activation)
         elif op.name == "prompt.return":
             self.add("return", op, activation)
         elif op.name == "prompt.yield":
@@ -235,13 +257,30 @@ class _Compiler:
             raise IRError("SGLC201", f"the executor has no operation {op.name}", place=op.loc)
 
     def add(self, kind: str, op: Op, activation: tuple[int, ...], data: Any = None) -> Step:
-        source = self.new_source() if kind in ("gen", "select") else None
+        calls = ("gen", "select", "host", "check", "break")
+        source = self.new_source() if kind in calls else None
         outputs = []
         for result in op.results:
             self.slots[result] = self.new_slot(source=source)
             outputs.append(self.slots[result])
         return self.step(kind, tuple(self.slot(o) for o in op.operands), tuple(outputs),
                          activation, data, -1 if source is None else source)
+
+    def host(self, op: Op, activation: tuple[int, ...]) -> None:
+        """A step of the host chain: it runs after the one before it."""
+        kind = op.name.partition(".")[2]
+        a = op.attrs
+        if "call" not in a:
+            raise IRError("SGLC201", "a host call of parsed IR has no function to call",
+                          place=op.loc)
+        spec = HostSpec(a["call"], a.get("args", len(op.operands)), a["fn"], a.get("event", -1))
+        step = self.add(kind, op, activation, spec)
+        # Arms of a branch may hold calls of the same key: only one of them runs.
+        step.key = ("host", a["ordinal"]) if kind == "host" else ("event", spec.event)
+        if self.last_host is not None:
+            self.after[step.order] = self.last_host
+        self.last_host = step.source
+        self.code.chained = True
 
     def step(self, kind: str, inputs: tuple[int, ...], outputs: tuple[int, ...],
              activation: tuple[int, ...], data: Any = None, source: int = -1) -> Step:
@@ -258,20 +297,28 @@ class _Compiler:
         arms = [self.new_source() for _ in op.regions]
         regions = [self.new_slot(source=arm) for arm in arms]
         labels = [True, False] if op.name == "prompt.if" else [r.label for r in op.regions]
-        data: dict[str, Any] = {"labels": labels, "arms": arms, "binds": [], "op": op}
+        data: dict[str, Any] = {"labels": labels, "arms": arms, "binds": [], "op": op,
+                                "event": op.attrs.get("event", -1)}
+        before, hosts = self.last_host, False
         self.step("branch", (self.slot(op.operands[0]),), tuple(regions), activation, data)
         for region, slot in zip(op.regions, regions, strict=True):
             inner = (*activation, slot)
+            self.last_host = before
             self.block(region, inner, rank)
+            hosts |= self.last_host != before
             end = region.terminator
             assert end is not None
-            self.step("yield", tuple(self.slot(o) for o in end.operands), results, inner,
-                      source=merge)
+            last = self.step("yield", tuple(self.slot(o) for o in end.operands), results, inner,
+                             source=merge)
+            if self.last_host is not None and self.last_host != before:
+                self.after[last.order] = self.last_host
+        # Host calls behind the branch wait for the arm that was taken to end.
+        self.last_host = merge if hosts else before
         data["binds"] = [self.region_binds.get(slot, {}) for slot in regions]
 
     # -- streams --------------------------------------------------------------------------
     def stream_chain(self, value: Value, stop: Block | None) -> list[Any]:
-        """How a prompt value grew: entries (slot, previous slot, gen step or None), and
+        """How a prompt value grew: entries (slot, previous slot, key of the gen or None), and
         ("branch", [(region slot, chain)]) where it came out of a branch."""
         out: list[Any] = []
         while True:
@@ -303,7 +350,7 @@ class _Compiler:
             if op.name in ("kv.root",) or not operands:
                 break
             previous = operands[0]
-            gen = next((i for i, s in enumerate(self.code.steps)
+            gen = next((s.key for s in self.code.steps
                         if s.kind in ("gen", "select") and self.slots[value] in s.outputs), None)
             out.append((self.slots[value], self.slots[previous], gen))
             value = previous

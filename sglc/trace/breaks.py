@@ -18,3 +18,7 @@ class GraphBreak(Exception):
         self.diagnostic = Diagnostic(
             code, what, place, why, "the program runs in the eager interpreter", fixes)
         super().__init__(str(self.diagnostic))
+
+
+class PathEnd(BaseException):
+    """The path ends in a `prompt.break`: the rest is traced when the value is known."""

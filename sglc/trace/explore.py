@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sglc.errors import Place
 from sglc.ir import types
@@ -29,6 +30,7 @@ class Segment:
     condition: Operand | None = None
     place: Place | None = None
     arms: tuple[Segment, Segment] | None = None  # (true, false)
+    event: int = 0
     results: tuple[Operand, ...] | None = None  # of a path that ended here
 
     @property
@@ -39,10 +41,16 @@ class Segment:
 
 
 class Recorder:
-    """The recording of one program over all its runs."""
+    """The recording of one program over all its runs.
 
-    def __init__(self, builder: Builder) -> None:
+    An *event* is a decision, or a fact that the trace took from a run-time value; a path numbers
+    its events in Python's order.  given: the outcomes of the first events, where they are known
+    already (the rest of a program that was traced up to a break): nothing branches there.
+    """
+
+    def __init__(self, builder: Builder, given: Sequence[Any] = ()) -> None:
         self.root = Segment(builder)
+        self.given = tuple(given)
         self.paths = 0
         self.restart()
 
@@ -50,7 +58,18 @@ class Recorder:
         """Begin a run at the top."""
         self.segment = self.root
         self.cursor = 0
+        self.events = 0
         self.places: dict[Place | None, int] = {}
+
+    def next_event(self) -> int:
+        self.events += 1
+        return self.events - 1
+
+    @property
+    def replayed(self) -> Op | None:
+        """The recorded op that the next request to emit must repeat, if any."""
+        log = self.segment.log
+        return log[self.cursor] if self.cursor < len(log) else None
 
     @property
     def complete(self) -> bool:
@@ -76,6 +95,9 @@ class Recorder:
 
     def decide(self, condition: Operand, place: Place | None) -> bool:
         """The outcome of a run-time condition on this run; the other one is taken by another."""
+        event = self.next_event()
+        if event < len(self.given):
+            return bool(self.given[event])
         count = self.places[place] = self.places.get(place, 0) + 1
         if count > MAX_LOOP:
             raise GraphBreak("SGLC120", f"a loop goes on past {MAX_LOOP} undecided rounds",
@@ -85,7 +107,7 @@ class Recorder:
             raise GraphBreak("SGLC111", "the program does not do the same when run again",
                              place=place)
         if segment.arms is None:
-            segment.condition, segment.place = condition, place
+            segment.condition, segment.place, segment.event = condition, place, event
             segment.arms = (Segment(segment.builder.region()), Segment(segment.builder.region()))
         elif segment.condition != condition:
             raise GraphBreak("SGLC111", "the program does not do the same when run again",
@@ -123,7 +145,7 @@ class Recorder:
             self._close(arm, "prompt.yield", has_value)
         assert segment.condition is not None
         results = (types.PROMPT, types.ANY)[: 1 + has_value]
-        op = builder.op("prompt.if", (segment.condition,), {}, results, segment.place, (),
+        op = builder.op("prompt.if", (segment.condition,), {"event": segment.event}, results, segment.place, (),
                         [arm.builder.block for arm in segment.arms])
         values: tuple[Value, ...] = op.results
         builder.op(end, values)

@@ -12,14 +12,23 @@ import json
 import math
 import operator
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterable
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from sglc.ir import types
+from sglc.ir import compute, types
 from sglc.lang import expressions
-from sglc.trace.symbols import Frozen, Method, Opaque, Sym, contains_symbol, is_symbolic
+from sglc.trace.hosts import call as call_value
+from sglc.trace.symbols import (
+    Frozen,
+    HostMethod,
+    Method,
+    Sym,
+    contains_symbol,
+    is_symbolic,
+)
 
 if TYPE_CHECKING:
     from sglc.trace.tracer import Tracer
@@ -35,7 +44,7 @@ _TAKES_PARAMETERS = frozenset({expressions.gen, expressions.gen_int, expressions
 
 # Pure on concrete, plain values.
 _PURE = frozenset({
-    abs, all, any, ascii, bin, bool, bytes, chr, complex, dict, divmod, enumerate, float,
+    abs, all, any, ascii, getattr, bin, bool, bytes, chr, complex, dict, divmod, enumerate, float,
     format, frozenset, hex, int, isinstance, issubclass, len, list, max, min, oct, ord, pow,
     range, repr, reversed, round, set, slice, sorted, str, sum, tuple, zip, type,
     json.dumps, json.loads, re.sub, re.findall, re.split, re.escape, re.match, re.search,
@@ -108,10 +117,11 @@ class Hooks:
         if isinstance(inspect.getattr_static(type(value), name, None), FunctionType):
             return getattr(value, name)  # a method: whether it may be called is for `call`
         plain = type(value).__getattribute__ is object.__getattribute__
-        if plain and name in getattr(value, "__dict__", ()):
+        static = inspect.getattr_static(type(value), name, None)
+        if plain and (name in getattr(value, "__dict__", ()) or not hasattr(static, "__get__")):
             return self.session.read_outside(f"{kind_of(value)}@{id(value)}.{name}",
                                              lambda: getattr(value, name))
-        raise self.session.broken("SGLC111", f"the attribute .{name} of {kind_of(value)}")
+        return self.session.host("getattr", getattr, value, name)
 
     # -- calls ----------------------------------------------------------------------------
     def call(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -122,10 +132,10 @@ class Hooks:
             if fn in _TAKES_PARAMETERS:
                 args, kwargs = self._parameters(fn, args, kwargs)
             return fn(*args, **kwargs)
-        if isinstance(fn, Method) or traced(fn):
+        if isinstance(fn, (Method, HostMethod)) or traced(fn):
             return fn(*args, **kwargs)
-        if isinstance(fn, (Sym, Opaque, Frozen)):
-            raise session.broken("SGLC112", "a value from outside is called")
+        if isinstance(fn, Sym):
+            return session.host("call", call_value, fn, *args, **kwargs)
         owner = getattr(fn, "__self__", _NOBODY)
         if traced(owner) or is_symbolic(owner):
             return fn(*args, **kwargs)
@@ -135,15 +145,39 @@ class Hooks:
             return self._container_method(fn, owner, args, kwargs)
         if _hashable(fn) and fn in _PURE:
             return self._pure(fn, args, kwargs)
-        if any(traced(a) for a in (*args, *kwargs.values())):
-            if isinstance(fn, FunctionType):
-                return tracer.inline(fn, args, kwargs)
-            if isinstance(fn, MethodType) and isinstance(fn.__func__, FunctionType):
-                return tracer.inline(fn.__func__, (fn.__self__, *args), kwargs)
-        name = getattr(fn, "__qualname__", None) or kind_of(fn)
-        raise session.broken(
-            "SGLC112", f"the call of {name}() is of unknown purity",
-            why="the tracer never runs code whose effects it does not know")
+        handed = any(traced(a) for a in (*args, *kwargs.values()))
+        if isinstance(fn, FunctionType) and (handed or builds_prompts(fn)):
+            return tracer.inline(fn, args, kwargs)
+        method = isinstance(fn, MethodType) and isinstance(fn.__func__, FunctionType)
+        if method and (handed or builds_prompts(fn.__func__)):
+            return tracer.inline(fn.__func__, (fn.__self__, *args), kwargs)
+        name = getattr(fn, "__name__", None) or kind_of(fn)
+        if handed or any(isinstance(a, expressions.Expr) for a in (*args, *kwargs.values())):
+            raise session.broken(
+                "SGLC112", f"{name}() is handed a prompt, and is no function the tracer can "
+                "follow")
+        if fn is not print:
+            for i in range(len(args)):
+                self._handed_over(args[i], sys.getrefcount(args[i]), name)
+            for key in kwargs:
+                self._handed_over(kwargs[key], sys.getrefcount(kwargs[key]), name)
+        return session.host(name, fn, *args, **kwargs)
+
+    def _handed_over(self, value: Any, references: int, name: str) -> None:
+        """Break if a container of the body is handed to code that may change or keep it.
+
+        One that nothing else refers to (a display in the call) is made anew at run time.
+        references: what sys.getrefcount said where only the argument list held the value.
+        """
+        if type(value) not in (list, dict, set):
+            return
+        if references > 2:
+            raise self.session.broken(
+                "SGLC113", f"{name}() is handed a {type(value).__name__} of the program's own, "
+                "which it may change", fixes=("hand it a copy: list(...) or dict(...)",))
+        keys = list(value) if type(value) is dict else range(len(value))
+        for key in keys if type(value) is not set else ():
+            self._handed_over(value[key], sys.getrefcount(value[key]), name)
 
     def _parameters(self, fn: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Generation parameters are concrete: symbols are pinned by guards, choices stay."""
@@ -177,8 +211,9 @@ class Hooks:
         if fn is type and len(args) == 1 and is_symbolic(args[0]):
             raise session.need(args[0], "its type")
         if fn is len and len(args) == 1:
-            known = not isinstance(args[0], Sym) or not args[0].is_text
-            return len(args[0]) if known else session.compute("len", args[0])
+            if isinstance(args[0], Sym) and (args[0].is_text or args[0].recipe is None):
+                return session.compute("len", args[0])
+            return len(args[0])
         if fn in (str, int, float, bool) and len(args) == 1 and isinstance(args[0], Sym):
             if fn is str and args[0].is_text:
                 return args[0]
@@ -187,6 +222,8 @@ class Hooks:
             if fn is int and args[0].type == types.INT:
                 return args[0]
             return session.compute(fn.__name__, args[0])
+        if fn is getattr:
+            return self.attribute(*args[:2])
         if fn is range:
             return range(*[session.concrete_int(a, "a count") if isinstance(a, Sym) else a
                            for a in args])
@@ -197,7 +234,10 @@ class Hooks:
             return dict(*[a._items() for a in args], **kwargs)
         if any(traced(a) for a in args):
             raise session.broken("SGLC111", f"{fn.__name__}() of a prompt state")
-        if any(contains_symbol(a) for a in (*args, *kwargs.values())):
+        given = (*args, *kwargs.values())
+        if any(run_time(a) for a in given):
+            return session.host(fn.__name__, fn, *args, **kwargs)
+        if any(contains_symbol(a) for a in given):
             args = tuple(self._concrete(a, f"{fn.__name__}()") for a in args)
             kwargs = {k: self._concrete(v, f"{fn.__name__}()") for k, v in kwargs.items()}
         return fn(*args, **kwargs)
@@ -207,7 +247,7 @@ class Hooks:
         if isinstance(value, Sym):
             return session.concrete(value, f"the value, for {what},")
         if isinstance(value, Frozen):
-            items = [self._concrete(v, what) for v in value.elements]
+            items = [self._concrete(v, what) for v in value._values()]
             return value.kind(items) if value.names is None else dict(
                 zip(value.names, items, strict=True))
         if type(value) in (list, tuple):
@@ -218,17 +258,15 @@ class Hooks:
             raise session.need(value, f"the value, for {what},")
         return value
 
-    def _isinstance(self, value: Any, kinds: Any) -> bool:
+    def _isinstance(self, value: Any, kinds: Any) -> Any:
         if isinstance(value, Frozen):
             return issubclass(value.kind, kinds)
         if isinstance(value, Sym):
             table = {"text": str, "choice": str, "int": int, "float": float, "bool": bool}
             python = table.get(value.type.name)
             if python is None:
-                raise self.session.need(value, "its type")
+                return self.session.host("isinstance", isinstance, value, kinds)
             return issubclass(python, kinds)
-        if is_symbolic(value):
-            raise self.session.need(value, "its type")
         return isinstance(value, kinds)
 
     def _container_method(self, fn: Any, owner: Any, args: tuple, kwargs: dict) -> Any:
@@ -239,18 +277,21 @@ class Hooks:
             if any(contains_symbol(a) for a in (*args, *kwargs.values())):
                 if name == "format" and not kwargs:
                     return self._format_method(owner, args)
-                if kwargs:
-                    raise self.session.need(args, f"the arguments of .{name}()")
+                if kwargs or not compute.text_method(name):
+                    return self.session.host(name, fn, *args, **kwargs)
                 return self.session.compute("text." + name, owner, *args)
-        elif isinstance(owner, (int, float, bytes, re.Match)) and any(
-                contains_symbol(a) for a in args):
-            raise self.session.need(args, f"the arguments of .{name}()")
+        elif isinstance(owner, dict) and name == "get" and args and run_time(args[0]):
+            return self.session.host("get", dict.get, owner, *args)
+        elif not isinstance(owner, (list, dict, set)) and any(run_time(a) for a in args):
+            return self.session.host(name, fn, *args, **kwargs)
         return fn(*args, **kwargs)
 
     def _join(self, separator: str, items: list[Any]) -> Any:
         out: Any = ""
         for i, item in enumerate(items):
             if not (isinstance(item, str) or (isinstance(item, Sym) and item.is_text)):
+                if isinstance(item, Sym) and item.recipe is None:
+                    return self.session.host("join", separator.join, items)
                 raise self.session.broken("SGLC111", f"join() of a {kind_of(item)}")
             out = item if i == 0 else out + separator + item
         return out
@@ -305,33 +346,38 @@ class Hooks:
     def _compare_one(self, op: str, left: Any, right: Any) -> Any:
         session = self.session
         if op in ("Is", "IsNot"):
-            return self._identity(left, right) == (op == "Is")
+            found = self._identity(left, right)
+            return found if op == "Is" else self.negate(found)
         if op in ("In", "NotIn"):
             found = self._contains(left, right)
             return found if op == "In" else self.negate(found)
         if isinstance(left, Sym) or isinstance(right, Sym):
-            if any(isinstance(v, (Frozen, Opaque)) or traced(v) for v in (left, right)):
+            if any(traced(v) for v in (left, right)):
                 raise session.need(left, "a comparison")
+            if any(isinstance(v, Frozen) or type(v) in (list, tuple, dict, set)
+                   for v in (left, right)):
+                return session.host(op, _OPERATORS[op], left, right)
             name = {"Eq": "eq", "NotEq": "ne", "Lt": "lt", "LtE": "le", "Gt": "gt",
                     "GtE": "ge"}[op]
             return session.compute(name, left, right)
-        if isinstance(left, (Frozen, Opaque)) or isinstance(right, (Frozen, Opaque)):
-            left, right = (self._concrete(v, "a comparison") for v in (left, right))
-        elif contains_symbol(left) or contains_symbol(right):
+        if run_time(left) or run_time(right):
+            return session.host(op, _OPERATORS[op], left, right)
+        if contains_symbol(left) or contains_symbol(right):
             left, right = (self._concrete(v, "a comparison") for v in (left, right))
         return _OPERATORS[op](left, right)
 
-    def _identity(self, left: Any, right: Any) -> bool:
+    def _identity(self, left: Any, right: Any) -> Any:
         for a, b in ((left, right), (right, left)):
             if isinstance(a, (Sym, Frozen)):
+                opaque = isinstance(a, Sym) and a.type.name in ("any", "json", "bool")
+                if opaque and a.recipe is None:
+                    return self.session.host("is", operator.is_, left, right)
                 if b is None or b is True or b is False:
-                    if isinstance(a, Sym) and a.type.name in ("any", "json", "bool"):
+                    if opaque:
                         raise self.session.need(a, "its identity")
                     return False  # None and booleans are never symbolic
                 if a is b:
                     return True
-                raise self.session.need(a, "its identity")
-            if isinstance(a, Opaque):
                 raise self.session.need(a, "its identity")
         return left is right
 
@@ -343,7 +389,7 @@ class Hooks:
         if traced(container):
             return item in container
         if isinstance(container, Frozen):
-            container = container.names if container.names is not None else container.elements
+            container = container._keys() if container.names is not None else container._values()
         if isinstance(container, (dict, set, frozenset)) and isinstance(item, Sym):
             container = list(container)
         if isinstance(container, (list, tuple)):
@@ -377,38 +423,58 @@ class Hooks:
     # -- items, loops, scopes -------------------------------------------------------------
     def iterate(self, value: Any) -> Iterable[Any]:
         if isinstance(value, Sym):
-            return self.session.elements(value)
-        if isinstance(value, Opaque):
-            value._no()
+            return self.session.elements(value)  # type: ignore[no-any-return]
         return value  # type: ignore[no-any-return]
 
     def item(self, value: Any, key: Any) -> Any:
-        if isinstance(key, Sym) and not isinstance(value, Sym):
+        if isinstance(key, Sym) and not isinstance(value, (Sym, Frozen)):
+            if key.recipe is None and type(value) in (list, tuple, dict) and not _holds_traced(
+                    value):
+                return self.session.host("getitem", operator.getitem, value, key)
             key = self.session.concrete(key, "an index")
         return value[key]
 
     def store(self, container: Any, key: Any, value: Any) -> None:
-        self._writable(container)
-        container[key] = value
+        if not self._outside_store(container, "setitem", key, value):
+            container[key] = value
 
     def update(self, container: Any, key: Any, op: str, value: Any) -> None:
-        self._writable(container)
-        container[key] = _INPLACE[op](container[key], value)
+        new = self.augment(self.item(container, key), op, value)
+        self.store(container, key, new)
 
-    def _writable(self, container: Any) -> None:
+    def _outside_store(self, container: Any, name: str, key: Any, value: Any) -> bool:
+        """Record a store to something from outside; False if it is the body's own."""
         if traced(container) or type(container) in (list, dict):
-            return
-        raise self.session.broken("SGLC113", f"an item of {kind_of(container)} is changed")
+            return False
+        if isinstance(container, Frozen) and container.operand is None \
+                and container.source is None:
+            raise self.session.broken("SGLC113", f"an item of {container.what} is changed")
+        self.session.host(name, operator.setitem, container, key, value)
+        return True
+
+    def store_attribute(self, owner: Any, name: str, value: Any) -> None:
+        """`owner.name = value`."""
+        if traced(owner) or isinstance(owner, (Method, HostMethod, expressions.Expr)):
+            raise self.session.broken("SGLC113", f"an attribute of {kind_of(owner)} is changed")
+        self.session.host("setattr", setattr, owner, name, value)
+
+    def update_attribute(self, owner: Any, name: str, op: str, value: Any) -> None:
+        """`owner.name += value` and the like."""
+        self.store_attribute(owner, name, self.augment(self.attribute(owner, name), op, value))
 
     def augment(self, left: Any, op: str, right: Any) -> Any:
         if op == "Mod":
             return self.percent(left, right)
+        if isinstance(left, Sym) and left.recipe is None and not left.is_text:
+            return self.session.host("i" + op.lower(), _INPLACE[op], left, right)
+        if isinstance(left, Frozen):
+            if left.operand is None and left.source is None:
+                raise self.session.broken("SGLC113", f"{left.what} is changed in place")
+            self.session.host("i" + op.lower(), _INPLACE[op], left, right)
+            return left
         if not (traced(left) or is_symbolic(left) or isinstance(left, (*_CONTAINERS,
                                                                       expressions.Expr))):
-            raise self.session.broken("SGLC113", f"{kind_of(left)} is changed in place")
-        if isinstance(left, Frozen):
-            raise self.session.broken("SGLC113", f"{left.what} is changed in place",
-                                      fixes=("work on a copy: list(...)",))
+            return self.session.host("i" + op.lower(), _INPLACE[op], left, right)
         if isinstance(left, list) and isinstance(right, Frozen):
             right = list(right)
         return _INPLACE[op](left, right)
@@ -419,11 +485,47 @@ class Hooks:
         raise self.session.broken("SGLC111", f"with {kind_of(manager)}")
 
 
+def run_time(value: Any, depth: int = 6) -> bool:
+    """Whether a value depends on the model or a host call, looking into plain containers."""
+    if isinstance(value, Sym):
+        return value.recipe is None
+    if isinstance(value, Frozen):
+        return any(run_time(v, depth - 1) for v in value.elements) if depth else True
+    if type(value) in (list, tuple, set, frozenset):
+        return any(run_time(v, depth - 1) for v in value) if depth else True
+    if type(value) is dict:
+        return any(run_time(v, depth - 1) for v in value.values()) if depth else True
+    return False
+
+
+def builds_prompts(fn: FunctionType) -> bool:
+    """Whether a function mentions sglc's primitives: then it is traced, not called."""
+    names = {*fn.__code__.co_names, *fn.__code__.co_freevars}
+    cells = dict(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True))
+    for name in names:
+        value = fn.__globals__.get(name)
+        if name in cells:
+            try:
+                value = cells[name].cell_contents
+            except ValueError:
+                continue
+        if isinstance(value, ModuleType) and value.__name__ == "sglc":
+            return True
+        if _hashable(value) and value in PRIMITIVES or hasattr(type(value), "__sglc_program__"):
+            return True
+    return False
+
+
+def _holds_traced(value: Any) -> bool:
+    items = value.values() if type(value) is dict else value
+    return any(traced(v) or isinstance(v, expressions.Expr) for v in items)
+
+
 def _hashable(value: Any) -> bool:
     return isinstance(value, (FunctionType, BuiltinFunctionType, type))
 
 
 def kind_of(value: Any) -> str:
-    if isinstance(value, (Frozen, Opaque)):
-        return getattr(value, "what", None) or value._what  # type: ignore[union-attr]
+    if isinstance(value, Frozen):
+        return value.what
     return f"a {type(value).__name__}"

@@ -118,7 +118,7 @@ class _Check(ast.NodeVisitor):
             self.depth += 1
         if isinstance(node, (ast.Assign, ast.For, ast.comprehension)):
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                self._target(target, isinstance(node, ast.Assign))
+                self._target(target, isinstance(node, ast.Assign) and len(node.targets) == 1)
         if isinstance(node, (ast.AugAssign, ast.AnnAssign)):
             self._target(node.target, True)
         if isinstance(node, ast.With):
@@ -131,8 +131,8 @@ class _Check(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _target(self, target: ast.AST, whole: bool) -> None:
-        if isinstance(target, ast.Attribute):
-            raise self.refuse(target, "a store to an attribute", "SGLC113")
+        if isinstance(target, ast.Attribute) and not whole:
+            raise self.refuse(target, "a store to an attribute here", "SGLC113")
         if isinstance(target, ast.Subscript) and not whole:
             raise self.refuse(target, "a store to an item here", "SGLC113")
         if isinstance(target, (ast.Tuple, ast.List)):
@@ -234,6 +234,8 @@ class _Rewrite(ast.NodeTransformer):
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         self.generic_visit(node)
+        if not isinstance(node.ctx, ast.Load):
+            return node
         return _hook("attribute", node.value, ast.Constant(node.attr), at=node)
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
@@ -255,6 +257,11 @@ class _Rewrite(ast.NodeTransformer):
             target = node.targets[0]
             call = _hook("store", target.value, target.slice, node.value, at=node)
             return ast.copy_location(ast.Expr(call), node)
+        if len(node.targets) == 1 and isinstance(node.targets[0], ast.Attribute):
+            target = node.targets[0]
+            call = _hook("store_attribute", target.value, ast.Constant(target.attr), node.value,
+                         at=node)
+            return ast.copy_location(ast.Expr(call), node)
         return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
@@ -266,6 +273,10 @@ class _Rewrite(ast.NodeTransformer):
         self.generic_visit(node)
         if isinstance(node.target, ast.Subscript):
             call = _hook("update", node.target.value, node.target.slice,
+                         ast.Constant(type(node.op).__name__), node.value, at=node)
+            return ast.copy_location(ast.Expr(call), node)
+        if isinstance(node.target, ast.Attribute):
+            call = _hook("update_attribute", node.target.value, ast.Constant(node.target.attr),
                          ast.Constant(type(node.op).__name__), node.value, at=node)
             return ast.copy_location(ast.Expr(call), node)
         load = ast.copy_location(ast.Name(node.target.id, ast.Load()), node)  # type: ignore

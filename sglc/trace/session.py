@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import operator
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from sglc.errors import Place
+from sglc.errors import Diagnostic, LanguageError, Place
 from sglc.ir import compute, types
 from sglc.ir.module import Attr, Lit, Op, Operand, Value
-from sglc.trace.breaks import GraphBreak
+from sglc.trace.breaks import GraphBreak, PathEnd
 from sglc.trace.explore import Recorder
 from sglc.trace.guards import MISSING, Guard, OutsideGuard, Recipe, snapshot
-from sglc.trace.symbols import Frozen, Opaque, Sym, contains_symbol, is_symbolic
+from sglc.trace.hosts import (
+    Before,
+    HostCall,
+    Made,
+    Slot,
+    describe_iterable,
+    is_end,
+    next_or_end,
+)
+from sglc.trace.symbols import Frozen, Method, Sym, contains_symbol, is_symbolic
 
 ASSUMED_COUNT = 2  # for lengths and counts that `sglc compile` does not know
 
@@ -28,11 +39,20 @@ _NEVER_RAISE = frozenset(
 
 
 class Session:
-    """The trace of one variant.  A new run of the body starts with `restart()`."""
+    """The trace of one variant.  A new run of the body starts with `restart()`.
+
+    calls: the host calls, by the `call` attribute of their ops.  hosts: how many host calls the
+    current path has made.  reads: values that the body has read since the last one: Python would
+    have waited for them, so the next host call does.
+    """
 
     def __init__(self, recorder: Recorder, file: str) -> None:
         self.recorder = recorder
         self.file = file
+        self.calls: list[HostCall] = []
+        self.hosts = 0
+        self.reads: dict[Value, None] = {}
+        self.breaks: list[Diagnostic] = []
         self.guards: dict[Guard, None] = {}
         self.outside: dict[str, OutsideGuard] = {}
         self.assumed: dict[str, int] = {}
@@ -42,6 +62,8 @@ class Session:
     def restart(self) -> None:
         self.recorder.restart()
         self.frozen_globals = {}
+        self.hosts = 0
+        self.reads = {}
 
     # -- places and breaks -----------------------------------------------------------------
     def place(self) -> Place | None:
@@ -74,6 +96,92 @@ class Session:
              names: Sequence[str] = ()) -> Op:
         return self.recorder.emit(name, operands, attrs or {}, result_types, names, self.place())
 
+    # -- host calls ------------------------------------------------------------------------
+    def host(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Sym:
+        """Record a call to be made at run time, in order; its result as an opaque symbol."""
+        result = types.ANY if name not in _RESULTS else _RESULTS[name]
+        attrs = {"fn": name, "ordinal": self.hosts}
+        op = self._call("prompt.host", attrs, fn, args, kwargs, (result,))
+        self.hosts += 1
+        return Sym(self, op.results[0], result)
+
+    def fact(self, what: str, fn: Callable[..., Any], *args: Any, guess: Any = MISSING) -> Any:
+        """Something about run-time values that the trace needs to know to go on.
+
+        Known if the path has been here before it broke; a guess is checked at run time;
+        otherwise the path ends here, and goes on when the fact is known.
+        """
+        event = self.recorder.next_event()
+        given = self.recorder.given
+        if event < len(given):
+            if guess is not MISSING:
+                return given[event]
+            return given[event]
+        attrs = {"fn": what, "event": event}
+        if guess is not MISSING:
+            self._call("prompt.check", attrs, fn, args, {}, (), expected=snapshot(guess))
+            return guess
+        self._call("prompt.break", attrs, fn, args, {}, ())
+        diagnostic = self.broken("SGLC110", f"Python needs {what} of a value that is only known "
+                                            "at run time").diagnostic
+        if diagnostic not in self.breaks:
+            self.breaks.append(replace(
+                diagnostic, effect="the rest of the program is traced when the value is known"))
+        raise PathEnd
+
+    def _call(self, op: str, attrs: dict[str, Attr], fn: Callable[..., Any], args: Sequence[Any],
+              kwargs: dict[str, Any], results: Sequence[types.Type],
+              expected: Any = MISSING) -> Op:
+        operands: list[Operand] = []
+        templates = tuple(self._template(a, operands) for a in args)
+        named = tuple((k, self._template(v, operands)) for k, v in kwargs.items())
+        waits = [v for v in self.reads if v not in operands]
+        self.reads = {}
+        recorded = self.recorder.replayed
+        number = len(self.calls) if recorded is None else recorded.attrs.get("call")
+        made = self.emit(op, [*operands, *waits],
+                         {**attrs, "call": number, "args": len(operands)}, results)
+        if recorded is None:
+            self.calls.append(HostCall(fn, templates, named, expected))
+        return made
+
+    def _template(self, value: Any, operands: list[Operand], depth: int = 8) -> Any:
+        """How to make an argument at run time; symbols become operands."""
+        if isinstance(value, Sym):
+            operands.append(value.operand)
+            return Slot(len(operands) - 1)
+        if isinstance(value, Frozen):
+            if value.operand is not None:
+                operands.append(value.operand)
+                return Slot(len(operands) - 1)
+            return value.source  # the very object: it is from outside
+        if getattr(type(value), "__sglc_traced__", False) or isinstance(value, Method):
+            raise self.broken("SGLC111", "a prompt state is handed to Python that is not traced")
+        if type(value) in (list, tuple, set, frozenset, dict):
+            if depth == 0:
+                raise self.broken("SGLC111", "containers are nested too deeply")
+            items = value.items() if type(value) is dict else value
+            made = tuple(self._template(i, operands, depth - 1) for i in items)
+            if type(value) is dict:
+                made = tuple(Made(tuple, i.items) if isinstance(i, Made) else i for i in made)
+            return Made(type(value), made)
+        return value
+
+    def read(self, value: Any) -> None:
+        """Note that the body has waited for a value."""
+        if isinstance(value, Sym):
+            if value.recipe is None and isinstance(value.operand, Value):
+                self.reads[value.operand] = None
+        elif isinstance(value, Frozen):
+            for v in value.elements:
+                self.read(v)
+        elif type(value) in (list, tuple):
+            for v in value:
+                self.read(v)
+        elif isinstance(value, Value):
+            self.reads[value] = None
+
+    # -- operands --------------------------------------------------------------------------
     def operand(self, value: Any) -> Operand:
         """The IR operand of a plain or symbolic value; breaks for anything else."""
         if isinstance(value, Sym):
@@ -81,22 +189,28 @@ class Session:
         if value is None or type(value) in (str, int, float, bool):
             return Lit(value)
         if isinstance(value, Frozen) and value.names is None and value.kind is list:
-            value = list(value.elements)
+            value = list(value)
         if type(value) is list:
             items = [self.operand(v) for v in value]
             return self.emit("prompt.list", items, {}, (types.JSON,)).results[0]
         if type(value) is tuple and not contains_symbol(value):
             snapshot(value)
             return Lit(value)
+        if type(value) is tuple:
+            return self.emit("prompt.compute", [self.operand(v) for v in value],
+                             {"fn": "tuple"}, (types.JSON,)).results[0]
         raise self.broken("SGLC111", f"a value of type {type(value).__name__} in the program "
                                      "cannot be traced")
 
     def text_operand(self, value: Any) -> Operand:
         """The operand of something that is appended to a prompt."""
-        if isinstance(value, Sym) and value.type == types.ANY and value.example is MISSING:
-            return value.operand  # an argument of unknown type, taken to be text
+        if isinstance(value, Sym) and value.type == types.ANY:
+            if value.recipe is not None and value.example is MISSING:
+                return value.operand  # an argument of unknown type, taken to be text
+            return self.host("as_text", as_text, value).operand
         if isinstance(value, Sym) and not value.is_text:
-            raise self.broken("SGLC111", f"a value of type {value.type} is appended to a prompt")
+            raise self.broken("SGLC111", f"a value of type {value.type} is appended to a prompt",
+                              raises=True)
         return self.operand(value)
 
     # -- arguments and outside values ------------------------------------------------------
@@ -119,11 +233,13 @@ class Session:
                                (type_of(example[key]),))
                 items.append(self._outside_value(op.results[0], ("item", recipe, key),
                                                  example[key], f"{what}[{key!r}]"))
-            return Frozen(self, kind, items, keys if kind is dict else None, what)
-        return Opaque(self, what)
+            return Frozen(self, kind, items, keys if kind is dict else None, what,
+                          operand=operand if isinstance(operand, Value) else None,
+                          argument=recipe)
+        return Sym(self, operand, types.ANY)  # an object: whatever is done with it is a host op
 
     def read_outside(self, name: str, read: Callable[[], Any]) -> Any:
-        """A global, closure cell or attribute: guarded, and never to be changed."""
+        """A global, closure cell or attribute: guarded, and checked again after host calls."""
         value = read()
         if is_symbolic(value) or getattr(value, "__sglc_traced__", False):
             return value
@@ -132,7 +248,10 @@ class Session:
             by_value = True
         except TypeError:
             snap, by_value = value, False
-        self.outside.setdefault(name, OutsideGuard(name, read, snap, by_value))
+        if self.hosts == 0 or not by_value:
+            self.outside.setdefault(name, OutsideGuard(name, read, snap, by_value))
+        else:
+            value = self.fact(f"the value of {name.rpartition(':')[2]}", read, guess=value)
         if type(value) in (list, tuple, dict):
             return self._frozen(value, name)
         return value
@@ -144,7 +263,34 @@ class Session:
             return value
         keys = list(value) if type(value) is dict else None
         items = value.values() if keys is not None else value
-        return Frozen(self, type(value), [self._frozen(v, what) for v in items], keys, what)
+        return Frozen(self, type(value), [self._frozen(v, what) for v in items], keys, what,
+                      source=value)
+
+    def fresh(self, value: Frozen) -> None:
+        """Make sure that a container from outside still is what the trace saw."""
+        if value.seen == self.hosts or value.kind is tuple:
+            return
+        value.seen = self.hosts
+        if value.argument is not None:
+            if value.operand is None:
+                return
+            if not value.live:
+                value.live = not self.fact(f"whether {value.what} is unchanged", unchanged, value,
+                                           Before(value.argument), guess=True)
+            if value.live:  # from here on it is read at run time
+                if value.names is not None:
+                    value.names = self.fact(f"the keys of {value.what}", list, value)
+                    keys: Any = value.names
+                else:
+                    keys = range(self.fact(f"the length of {value.what}", len, value))
+                value.elements = [self.host("getitem", operator.getitem, value, k) for k in keys]
+                value.seen = self.hosts
+        elif value.source is not None:
+            source = value.source
+            now = self.fact(f"the contents of {value.what}", lambda: source, guess=source)
+            if now is not source:
+                again = self._frozen(now, value.what)
+                value.elements, value.names = again.elements, again.names
 
     # -- computing -------------------------------------------------------------------------
     def compute(self, fn: str, *args: Any) -> Any:
@@ -164,8 +310,7 @@ class Session:
             if fn not in _NEVER_RAISE or example is MISSING:
                 self.guards.setdefault(Guard(recipe))
         elif not self._cannot_raise(fn, args):
-            raise self.need(args[0], f"the result of {fn.removeprefix('text.')}(), "
-                                     "which may raise an error,")
+            return self.host(fn, compute.function(fn), *args)
         type_ = compute.result_type(fn)
         if example is not MISSING:
             type_ = type_of(example)
@@ -179,8 +324,10 @@ class Session:
             return fn in ("text.split", "text.rsplit") and len(args) <= 2 and all(
                 a is None or (type(a) is str and a) for a in args[1:])
         kinds = [self._kind(a) for a in args]
-        if fn in ("eq", "ne", "bool", "not", "is_none"):
+        if fn == "is_none":
             return True
+        if fn in ("eq", "ne", "bool", "not"):
+            return "other" not in kinds and "any" not in kinds
         if fn in ("concat", "contains", "lt", "le", "gt", "ge"):
             return all(k == "text" for k in kinds) or (
                 fn[0] in "lg" and all(k in ("int", "float") for k in kinds))
@@ -240,6 +387,10 @@ class Session:
 
         if isinstance(left, Expr) or isinstance(right, Expr):
             return concat(left, right)
+        if any(isinstance(v, Sym) and not v.is_text and v.recipe is None
+               for v in (left, right)) or not all(isinstance(v, (str, Sym))
+                                                  for v in (left, right)):
+            return self.host("add", operator.add, left, right)
         for value in (left, right):
             if not (isinstance(value, str) or (isinstance(value, Sym) and (
                     value.is_text or value.type == types.ANY))):
@@ -251,10 +402,6 @@ class Session:
         """`value[key]`."""
         if isinstance(key, slice):
             return self.compute("slice", value, key.start, key.stop, key.step)
-        if isinstance(key, Sym):
-            key = self.concrete(key, "an index")
-        if value.recipe is None:
-            raise self.need(value, f"the item {key!r}")
         return self.compute("getitem", value, key)
 
     def format(self, parts: Sequence[Any]) -> Any:
@@ -268,6 +415,13 @@ class Session:
             value, conversion, spec = part
             if isinstance(spec, Sym):
                 spec = self.concrete(spec, "a format")
+            if isinstance(value, Sym) and value.recipe is None and not value.is_text:
+                value = self.host("format", compute.run_format, ((0, conversion, spec),), (value,))
+                conversion = spec = ""
+            elif isinstance(value, Frozen) or (type(value) in (list, tuple, dict)
+                                               and contains_symbol(value)):
+                value = self.host("format", compute.run_format, ((0, conversion, spec),), (value,))
+                conversion = spec = ""
             if isinstance(value, Sym):
                 self._check_format(value, conversion, spec)
                 template.append((len(values), conversion, spec))
@@ -306,8 +460,6 @@ class Session:
     def truth(self, value: Any) -> bool:
         """`bool(value)`: under a guard, or by exploring both outcomes."""
         if not isinstance(value, Sym):
-            if isinstance(value, Opaque):
-                value._no()
             return bool(value)
         if value.recipe is not None and value.example is not MISSING:
             outcome = bool(value.example)
@@ -318,10 +470,12 @@ class Session:
         return self.recorder.decide(value.operand, self.place())
 
     def concrete(self, value: Any, what: str) -> Any:
-        """The value itself, under a guard; a break if it depends on the model."""
+        """The value itself: under a guard, or as a fact for which the path breaks."""
         if not isinstance(value, Sym):
             return value
-        if value.recipe is None or value.example is MISSING:
+        if value.recipe is None:
+            return self.fact(what, same, value)
+        if value.example is MISSING:
             raise self.need(value, what)
         example = value.example
         self.guards.setdefault(Guard(value.recipe, example))
@@ -333,10 +487,10 @@ class Session:
             return self._assume(value.recipe)
         return int(self.concrete(value, what))
 
-    def elements(self, value: Sym) -> list[Any]:
+    def elements(self, value: Sym) -> Any:
         """The items of a symbolic value, for iteration."""
         if value.recipe is None:
-            raise self.need(value, "the items")
+            return self._run_time_elements(value)
         if value.example is MISSING:
             n = self._assume(("fn", "len", value.recipe))
             value.type = types.JSON
@@ -344,7 +498,8 @@ class Session:
                 value.operand.type = types.JSON  # the argument turned out to be a list
         else:
             if not hasattr(value.example, "__len__"):
-                raise self.broken("SGLC111", f"a {type(value.example).__name__} is iterated over")
+                raise self.broken("SGLC111", f"a {type(value.example).__name__} is iterated over",
+                                  raises=True)
             n = len(value.example)
             self.guards.setdefault(Guard(("fn", "len", value.recipe), n))
         out = []
@@ -357,9 +512,56 @@ class Session:
                        else Sym(self, op.results[0], types.TEXT, ("item", value.recipe, i)))
         return out
 
+    def _run_time_elements(self, value: Sym) -> Iterator[Any]:
+        kind, n = self.fact("the number of items", describe_iterable, value)
+        if kind == "seq":
+            items = self.host("list", list, value)
+            for i in range(n):
+                item = self.host("getitem", operator.getitem, items, i)
+                yield Sym(self, item.operand, types.TEXT) if value.is_text else item
+            return
+        iterator = self.host("iter", iter, value)
+        while True:
+            item = self.host("next", next_or_end, iterator)
+            if self.fact("whether there is another item", is_end, item):
+                return
+            yield item
+
     def _assume(self, recipe: Recipe) -> int:
         self.assumed[describe(recipe)] = ASSUMED_COUNT
         return ASSUMED_COUNT
+
+
+_RESULTS = {"as_text": types.TEXT, "format": types.TEXT, "str": types.TEXT, "repr": types.TEXT,
+            "int": types.INT, "float": types.FLOAT, "isinstance": types.BOOL, "bool": types.BOOL}
+
+
+def unchanged(value: Any, before: Any) -> bool:
+    """Whether an argument is what it was when the run began."""
+    try:
+        return bool(snapshot(value) == before)
+    except TypeError:
+        return True
+
+
+def same(value: Any) -> Any:
+    return value
+
+
+def as_text(value: Any) -> str:
+    """What appending a run-time value to a prompt means; the eager interpreter's error else."""
+    from sglc.lang.expressions import Expr, check_part
+
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Expr):
+        raise LanguageError(
+            "SGLC112", "a function that was called at run time returned a prompt expression",
+            why="the compiler did not trace into it",
+            fixes=("hand the prompt state to the function, and append there",
+                   'run with mode="eager"'))
+    check_part(value)
+    raise AssertionError("check_part accepts texts and expressions only")
 
 
 def type_of(value: Any) -> types.Type:

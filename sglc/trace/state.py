@@ -176,6 +176,7 @@ class TraceState(PromptSurface):
             raise self._session.broken("SGLC111", f"the variable {name!r} is read before anything "
                                                   "produces it", raises=True)
         value = self._variables[name]
+        self._session.read(value)
         return list(value) if type(value) is list else value
 
     __getitem__ = get_var
@@ -184,11 +185,13 @@ class TraceState(PromptSurface):
         return name in self._variables
 
     def text(self) -> Any:
+        self._session.read(self._prompt)
         op = self._session.emit("prompt.text", (self._prompt,), {}, (types.TEXT,))
         return Sym(self._session, op.results[0], types.TEXT)
 
     def sync(self) -> None:
-        """Nothing to wait for while tracing."""
+        """Later host calls wait for what is before."""
+        self._session.read(self._prompt)
 
     def _refuse(self, what: str) -> Any:
         raise self._session.broken("SGLC110", f"the program reads {what} while it runs")
@@ -277,6 +280,8 @@ class TraceGroup:
         """As the eager group's."""
         check_join(mode)
         parent = self._parent
+        for state in self._states:
+            state.sync()
         operands = [parent._prompt, self._base, *(s._prompt for s in self._states)]
         op = parent._session.emit("prompt.join", operands, {"mode": mode}, (types.PROMPT,))
         parent._prompt = op.results[0]

@@ -6,12 +6,12 @@ trace, which answers under a guard, explores both outcomes, or breaks the graph.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sglc.ir import compute, types
-from sglc.ir.module import Operand
-from sglc.trace.breaks import GraphBreak
+from sglc.ir.module import Operand, Value
 from sglc.trace.guards import MISSING, Recipe
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ class Sym:
         return self.session.compute(fn, *args)
 
     def __add__(self, other: Any) -> Any:
-        if self.is_text or isinstance(other, str):
+        if self.is_text or not isinstance(other, (int, float, Sym)):
             return self.session.add(self, other)
         return self._compute("add", self, other)
 
     def __radd__(self, other: Any) -> Any:
-        if self.is_text or isinstance(other, str):
+        if self.is_text or not isinstance(other, (int, float, Sym)):
             return self.session.add(other, self)
         return self._compute("add", other, self)
 
@@ -104,7 +104,7 @@ class Sym:
             raise AttributeError(name)
         if self.is_text and hasattr(str, name):
             return Method(self, name)
-        raise self.session.need(self, f"its attribute .{name}")
+        return self.session.host("getattr", getattr, self, name)
 
     # -- where Python wants a concrete value ----------------------------------------------
     def __bool__(self) -> bool:
@@ -151,62 +151,88 @@ class Method:
         self.name = name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        session = self.receiver.session
         if kwargs or not compute.text_method(self.name):
-            raise self.receiver.session.need(self.receiver, f"a call of .{self.name}()")
-        return self.receiver.session.compute("text." + self.name, self.receiver, *args)
+            return session.host(self.name, getattr(str, self.name), self.receiver, *args, **kwargs)
+        return session.compute("text." + self.name, self.receiver, *args)
 
 
 class Frozen:
-    """A list, tuple or dict from outside (an argument, a global): readable, never changed."""
+    """A list, tuple or dict from outside (an argument, a global), or of run-time values.
 
-    __slots__ = ("elements", "kind", "names", "session", "what")
+    Reading it is tracing; changing it is a host call on the real object.  operand: the IR value
+    that is the real object, for an argument; argument: how to get at it from the arguments;
+    source: the real object itself, for a global.  live: it was changed during the run.  seen: how many host calls had been made when
+    its contents were last known to be as here.
+    """
+
+    __slots__ = ("argument", "elements", "kind", "live", "names", "operand", "seen", "session", "source",
+                 "what")
     __sglc_symbolic__ = True
 
     def __init__(self, session: Session, kind: type, elements: list[Any], names: list[Any] | None,
-                 what: str) -> None:
+                 what: str, *, operand: Value | None = None, argument: Recipe | None = None,
+                 source: Any = None) -> None:
         self.session = session
         self.kind = kind
         self.elements = elements
         self.names = names  # the keys of a dict
         self.what = what
+        self.operand = operand
+        self.argument = argument
+        self.source = source
+        self.live = False
+        self.seen = session.hosts
+
+    def _now(self) -> list[Any]:
+        self.session.fresh(self)
+        return self.elements
 
     def __len__(self) -> int:
-        return len(self.elements)
+        return len(self._now())
 
     def __bool__(self) -> bool:
-        return bool(self.elements)
+        return bool(self._now())
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.elements if self.names is None else self.names)
+        i = 0
+        while i < len(self._now()):  # as Python's own iterator: the list may change meanwhile
+            yield (self.elements if self.names is None else self.names)[i]
+            i += 1
 
     def __getitem__(self, key: Any) -> Any:
+        elements = self._now()
         if isinstance(key, Sym):
+            if key.recipe is None:
+                return self.session.host("getitem", operator.getitem, self, key)
             key = self.session.concrete(key, "an index")
         if self.names is not None:
             if key not in self.names:
-                raise self.session.broken("SGLC111", f"the key {key!r} is not in {self.what}")
-            return self.elements[self.names.index(key)]
+                raise self.session.broken("SGLC111", f"the key {key!r} is not in {self.what}",
+                                          raises=True)
+            return elements[self.names.index(key)]
         if isinstance(key, slice):
-            return self.kind(self.elements[key])
+            return self.kind(elements[key])
         try:
-            return self.elements[key]
+            return elements[key]
         except IndexError:
-            raise self.session.broken(
-                "SGLC111", f"index {key!r} is out of range of {self.what}") from None
+            raise self.session.broken("SGLC111", f"index {key!r} is out of range of {self.what}",
+                                      raises=True) from None
 
     def __contains__(self, other: Any) -> bool:
+        elements = self._now()
         if self.names is not None:
             return other in self.names
-        return any(bool(x == other) for x in self.elements)
+        return any(bool(x == other) for x in elements)
 
     def __add__(self, other: Any) -> Any:
-        return self.kind(self.elements) + self._plain(other)
+        return self.kind(self._now()) + self._plain(other)
 
     def __radd__(self, other: Any) -> Any:
-        return other + self.kind(self.elements)
+        return other + self.kind(self._now())
 
     def _plain(self, other: Any) -> Any:
-        return other.kind(other.elements) if isinstance(other, Frozen) else other
+        return other.kind(other._now()) if isinstance(other, Frozen) else other
 
     def __eq__(self, other: Any) -> bool:
         raise self.session.need(self, "a comparison")
@@ -225,42 +251,47 @@ class Frozen:
         if self.names is not None and name in ("keys", "values", "items", "get"):
             return getattr(self, "_" + name)
         if name in ("index", "count") and self.names is None:
-            return getattr(list(self.elements), name)
-        raise self.session.broken(
-            "SGLC113", f"the method .{name}() of {self.what} may change it",
-            fixes=("work on a copy: list(...) or dict(...)",))
+            return getattr(list(self._now()), name)
+        if not hasattr(self.kind, name):
+            raise self.session.broken("SGLC111", f"{self.what} has no attribute {name!r}",
+                                      raises=True)
+        if self.operand is None and self.source is None:
+            raise self.session.broken(
+                "SGLC113", f"the method .{name}() of {self.what} may change it",
+                fixes=("work on a copy: list(...) or dict(...)",))
+        return HostMethod(self, name)
 
     def _keys(self) -> list[Any]:
+        self._now()
         return list(self.names or ())
 
     def _values(self) -> list[Any]:
-        return list(self.elements)
+        return list(self._now())
 
     def _items(self) -> list[tuple[Any, Any]]:
-        return list(zip(self.names or (), self.elements, strict=True))
+        elements = self._now()
+        return list(zip(self.names or (), elements, strict=True))
 
     def _get(self, key: Any, default: Any = None) -> Any:
+        if isinstance(key, Sym) and key.recipe is None:
+            return self.session.host("get", dict.get, self, key, default)
         return self[key] if key in self else default
 
 
-class Opaque:
-    """An object from outside that the tracer does not look into."""
+class HostMethod:
+    """A method of a container from outside that may change it: called at run time."""
 
-    __slots__ = ("_session", "_what")
+    __slots__ = ("name", "receiver")
     __sglc_symbolic__ = True
 
-    def __init__(self, session: Session, what: str) -> None:
-        object.__setattr__(self, "_session", session)
-        object.__setattr__(self, "_what", what)
+    def __init__(self, receiver: Frozen, name: str) -> None:
+        self.receiver = receiver
+        self.name = name
 
-    def _no(self, *args: Any, **kwargs: Any) -> GraphBreak:
-        raise self._session.broken("SGLC111", f"{self._what} is an object the tracer cannot follow")
-
-    __getattr__ = __call__ = __iter__ = __len__ = __bool__ = __getitem__ = _no  # type: ignore
-    __add__ = __radd__ = __eq__ = __hash__ = __str__ = __repr__ = __format__ = _no  # type: ignore
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._no()
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        receiver = self.receiver
+        return receiver.session.host(self.name, getattr(receiver.kind, self.name), receiver,
+                                     *args, **kwargs)
 
 
 def is_symbolic(value: Any) -> bool:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
 
-from sglc.errors import Place, SglcError
+from sglc.errors import Diagnostic, Place, SglcError
 from sglc.ir import types
 from sglc.ir.builder import Builder
 from sglc.ir.module import Lit, Module, Operand, Program
-from sglc.trace.breaks import GraphBreak
+from sglc.trace.breaks import GraphBreak, PathEnd
 from sglc.trace.explore import Recorder
 from sglc.trace.guards import MISSING, Guard, OutsideGuard
 from sglc.trace.hooks import Hooks
+from sglc.trace.hosts import HostCall
 from sglc.trace.rewrite import instantiate, rewrite
 from sglc.trace.session import Session, type_of
 from sglc.trace.state import TraceState
@@ -28,7 +29,7 @@ MAX_INLINE_DEPTH = 64
 class Trace:
     """A traced program.
 
-    guards: facts about the arguments, outside: about everything else; both must hold for the
+    calls: its host calls.  breaks: where paths end in a `prompt.break`.  guards: facts about the arguments, outside: about everything else; both must hold for the
     module to stand for the program.  names: observable variables in order.
     """
 
@@ -38,17 +39,21 @@ class Trace:
     names: tuple[Any, ...] = ()
     assumed: dict[str, int] = field(default_factory=dict)
     paths: int = 1
+    calls: tuple[HostCall, ...] = ()
+    breaks: tuple[Diagnostic, ...] = ()
 
 
 class Tracer:
     """Traces one variant of one program.
 
     arguments: parameter name (a `*args` parameter as "*name") -> example value, or MISSING.
+    given: the outcomes of the path's first events, to trace on after a break.
     """
 
-    def __init__(self, fn: Any, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, fn: Any, arguments: Mapping[str, Any], given: Sequence[Any] = ()) -> None:
         self.fn = fn
         self.arguments = arguments
+        self.given = given
         self._rewritten: dict[FunctionType, FunctionType] = {}
         self._depth = 0
         self._calls: list[int] = []  # nested program calls of each open frame
@@ -67,7 +72,7 @@ class Tracer:
         place = Place(fn.__code__.co_filename, fn.__code__.co_firstlineno)
         program = Program(fn.__name__, [(name.lstrip("*"), _type(v))
                                         for name, v in self.arguments.items()], loc=place)
-        recorder = Recorder(Builder(program.body))
+        recorder = Recorder(Builder(program.body), self.given)
         self.session = session = Session(recorder, place.file)
         while not recorder.complete:
             session.restart()
@@ -77,7 +82,8 @@ class Tracer:
         if session.assumed:
             program.attrs["assumed"] = tuple(f"{k}={v}" for k, v in session.assumed.items())
         return Trace(Module([program]), tuple(session.guards), tuple(session.outside.values()),
-                     tuple(session.names), dict(session.assumed), recorder.paths)
+                     tuple(session.names), dict(session.assumed), recorder.paths,
+                     tuple(session.calls), tuple(session.breaks))
 
     def _one_path(self, program: Program) -> tuple[Operand, Operand]:
         session = self.session
@@ -88,6 +94,8 @@ class Tracer:
         state = TraceState(session, root.results[0], observable=True)
         try:
             result = self._run(self.fn, state, values)
+        except PathEnd:
+            return state._prompt, Lit(None)
         except SglcError as e:
             raise GraphBreak("SGLC111", f"the program raises {e.code}", place=session.place(),
                              why=e.diagnostic.what, raises=True) from e
@@ -169,8 +177,8 @@ class Tracer:
         """The operand of what the body returned: a value, or plain containers of values."""
         session = self.session
         if isinstance(value, Frozen):
-            value = value.kind(value.elements) if value.names is None else dict(
-                zip(value.names, value.elements, strict=True))
+            value = value.kind(value._values()) if value.names is None else dict(
+                value._items())
         if isinstance(value, (Sym, str, int, float, bool, type(None))):
             return session.operand(value)
         if type(value) is list:

@@ -46,12 +46,12 @@ class Node:
     detail: str = ""
     pieces: list[Piece] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
-    parent: Node | None = None
+    parent: Node | None = field(default=None, repr=False)
     label: str = ""
     arms: tuple[str, ...] = ()
-    joins: list[tuple[Node, str]] = field(default_factory=list)  # further prompts that end here
-    sources: list[Node] = field(default_factory=list)  # whose results it uses
-    children: list[Node] = field(default_factory=list)
+    joins: list[tuple[Node, str]] = field(default_factory=list, repr=False)  # also end here
+    sources: list[Node] = field(default_factory=list, repr=False)  # whose results it uses
+    children: list[Node] = field(default_factory=list, repr=False)
     spine: bool = False  # on the way to the program's final prompt
 
 
@@ -180,7 +180,7 @@ class _Picture:
             node.places.append(str(op.loc))
         node.sources = list(dict.fromkeys(
             m for o in used for m in self.maker(o) if node.kind != "merge"))
-        if node.parent is not None and node.kind != "merge":
+        if node.parent is not None:
             node.parent.children.append(node)
         self.nodes.append(node)
         return node
@@ -291,15 +291,17 @@ def _entries(block: Block) -> Iterator[Value]:
 
 
 def _joined(nodes: list[Node]) -> list[Node]:
-    """Text boxes that nothing comes between, as one (where the last of them was)."""
+    """Text boxes that nothing comes between as one, in the last one's place."""
     out: dict[Node, None] = {}
     into: dict[Node, Node] = {}
+    ends = {n for node in nodes for n, _ in node.joins}  # text after these is another box
     for node in nodes:
-        before = node.parent = into.get(node.parent, node.parent) if node.parent else None
+        last = node.parent
+        before = node.parent = into.get(last, last) if last is not None else None
         node.joins = [(into.get(n, n), label) for n, label in node.joins]
         node.sources = [into.get(n, n) for n in node.sources]
         if (before is not None and node.kind == before.kind == "text"
-                and len(before.children) == 1):
+                and len(before.children) == 1 and last not in ends):
             before.pieces += node.pieces
             before.places += [p for p in node.places if p not in before.places]
             before.sources += [s for s in node.sources if s not in before.sources]

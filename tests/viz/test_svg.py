@@ -146,6 +146,23 @@ def test_programs_as_traced(seed: int) -> None:
     _check(random_module(Random(seed)))
 
 
+def test_text_after_a_joined_child_is_a_box_of_its_own() -> None:
+    @sgl.program
+    def join(s: Any) -> None:
+        child = s.fork(1)
+        child[0] += "a"
+        child[0] += "b"
+        child.join("concate_and_append")
+        child[0] += "c"
+        s += sgl.gen("x") + child[0].text()
+
+    for stage, module in join.compile().stages.items():
+        _check(module)
+        if stage == "traced":
+            assert [[p.text for p in n.pieces] for n in boxes(module) if n.kind == "text"][:2] == [
+                ["a", "b"], ["c"]]
+
+
 def test_every_program_of_a_module(stages: dict[str, Module]) -> None:
     @sgl.program
     def other(s: Any) -> None:

@@ -1,0 +1,106 @@
+"""Calls of the user's Python that a trace records instead of making.
+
+A host call knows its function and how its arguments are put together from the values of the
+operands: fresh containers each time, as the program's own displays would make them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sglc.trace.guards import MISSING, Recipe, evaluate, snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The place of an operand's value in a template."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A container made anew for each call: list, tuple, set or dict (of pairs)."""
+
+    kind: type
+    items: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What an argument, given by recipe, was when the run began (as a snapshot)."""
+
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HostCall:
+    """A call to be made at run time.
+
+    expected: for checks, the snapshot of the value that the trace took for granted.
+    """
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: tuple[tuple[str, Any], ...] = ()
+    expected: Any = MISSING
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether it needs the arguments as they were when the run began."""
+        return any(isinstance(a, Before) for a in self.args)
+
+    def run(self, values: Sequence[Any], before: Mapping[str, Any]) -> Any:
+        """Make the call; raises what the function raises.
+
+        before: a copy of the arguments, made when the run began (if `looks_back`).
+        """
+        args = [snapshot(evaluate(a.recipe, before)) if isinstance(a, Before)
+                else build(a, values) for a in self.args]
+        return self.fn(*args, **{k: build(v, values) for k, v in self.kwargs})
+
+    def matches(self, value: Any) -> bool:
+        """Whether a check's value is the expected one."""
+        try:
+            return bool(snapshot(value) == self.expected)
+        except TypeError:
+            return False
+
+
+def build(template: Any, values: Sequence[Any]) -> Any:
+    """The value of a template."""
+    if isinstance(template, Slot):
+        return values[template.index]
+    if isinstance(template, Made):
+        items = [build(i, values) for i in template.items]
+        if template.kind is dict:
+            return dict(items)
+        return template.kind(items)
+    return template
+
+
+def describe_iterable(value: Any) -> tuple[str, int]:
+    """How a value can be gone through: ("seq", length), or ("lazy", 0) for an iterator."""
+    kinds = (list, tuple, str, dict, set, frozenset, range, bytes, type({}.keys()),
+             type({}.values()), type({}.items()))
+    if isinstance(value, kinds):
+        return "seq", len(value)
+    iter(value)  # the error that Python would raise
+    return "lazy", 0
+
+
+END = object()
+
+
+def next_or_end(iterator: Any) -> Any:
+    return next(iterator, END)
+
+
+def is_end(value: Any) -> bool:
+    return value is END
+
+
+def call(fn: Any, *args: Any, **kwargs: Any) -> Any:
+    return fn(*args, **kwargs)

@@ -1,0 +1,202 @@
+"""Programs that no trace can hold whole: Python needs a value that only the run knows.
+
+Each says where the graph breaks and with which code; the results are those of the eager
+interpreter all the same.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import sglc as sgl
+from tests.corpus.spec import Spec, question, tag, text, words
+
+CALLS: list[tuple[Any, ...]] = []
+
+
+# -- a count that the model gives -------------------------------------------------------------
+@sgl.program
+def counted_by_the_model(s: Any, topic: str) -> int:
+    s += f"How many facts about {topic}? " + sgl.gen("n", regex="[1-3]") + "\n"
+    n = int(s["n"])  # expect: SGLC110
+    for i in range(n):
+        s += f"{i + 1}." + sgl.gen(f"fact{i}", max_tokens=5, stop="\n") + "\n"
+    return n
+
+
+def topic_arguments(rng: Random) -> dict[str, Any]:
+    return {"topic": text(rng, 1, 3)}
+
+
+# -- the lines of a generated list ------------------------------------------------------------
+@sgl.program
+def expand_lines(s: Any, topic: str) -> list[str]:
+    s += f"Parts of {topic}:\n" + sgl.gen("parts", max_tokens=16, ignore_eos=True) + "\n"
+    out = []
+    for part in s["parts"].split():  # expect: SGLC110
+        s += part + " means" + sgl.gen("meaning", max_tokens=3) + "\n"
+        out.append(s["meaning"])
+    return out
+
+
+# -- documents that a search returns ----------------------------------------------------------
+def find(ticket: str, query: str) -> list[str]:
+    CALLS.append((ticket, "find", query))
+    return [f"{query[:3]} {i}" for i in range(len(query) % 4)]
+
+
+@sgl.program
+def retrieve_and_read(s: Any, ticket: str, question: str) -> None:
+    s += "Question: " + question + "\nQuery:" + sgl.gen("query", max_tokens=5, stop="\n") + "\n"
+    for document in find(ticket, s["query"]):  # expect: SGLC110
+        s += "Document: " + document + "\nUseful? " + sgl.select("useful", ["yes", "no"]) + "\n"
+    s += "Answer:" + sgl.gen("answer", max_tokens=6)
+
+
+def ticket_arguments(rng: Random) -> dict[str, Any]:
+    return {"ticket": tag(rng), "question": question(rng)}
+
+
+# -- a calculator in the body -----------------------------------------------------------------
+@sgl.program
+def calculator(s: Any, a: int, b: int) -> int:
+    s += f"{a} + {b} = " + sgl.gen("x", regex="[1-9][0-9]?") + "\n"
+    error = int(s["x"]) - (a + b)  # expect: SGLC110
+    if error == 0:
+        s += "Right."
+    else:
+        s += f"Off by {abs(error)}." + sgl.gen("again", max_tokens=4)
+    return error
+
+
+def sum_arguments(rng: Random) -> dict[str, Any]:
+    return {"a": rng.randint(1, 40), "b": rng.randint(1, 40)}
+
+
+# -- unpacking what the host returns ----------------------------------------------------------
+def split_name(ticket: str, name: str) -> tuple[str, str]:
+    CALLS.append((ticket, "split_name", name))
+    half = len(name) // 2
+    return name[:half], name[half:]
+
+
+@sgl.program
+def unpacking(s: Any, ticket: str, question: str) -> str:
+    s += question + "\nName:" + sgl.gen("name", max_tokens=8)
+    first, last = split_name(ticket, s["name"])  # expect: SGLC110
+    s += f"\nFirst: {first}, last: {last}" + sgl.gen("end", max_tokens=4)
+    return last + first
+
+
+# -- a handler chosen by the model from a table of functions ----------------------------------
+def greet(s: Any) -> None:
+    s += "Hello" + sgl.gen("said", max_tokens=4)
+
+
+def scold(s: Any) -> None:
+    s += "Shame on you" + sgl.gen("said", max_tokens=6) + "!"
+
+
+HANDLERS = {"friend": greet, "thief": scold}
+
+
+@sgl.program
+def handlers(s: Any, stranger: str) -> str:
+    s += stranger + " is a " + sgl.select("kind", list(HANDLERS)) + ".\n"
+    handler = HANDLERS[s["kind"]]  # expect: SGLC110
+    handler(s)
+    return s["said"]
+
+
+def stranger_arguments(rng: Random) -> dict[str, Any]:
+    return {"stranger": text(rng)}
+
+
+# -- as long as it takes ----------------------------------------------------------------------
+@sgl.program
+def until_it_says_so(s: Any, topic: str) -> int:
+    s += topic
+    n = 0
+    while "e" not in s.text()[len(topic):] and n < 40:  # expect: SGLC120
+        s += sgl.gen("a", max_tokens=2, ignore_eos=True) + "."
+        n += 1
+    return n
+
+
+# -- reading what is not text -----------------------------------------------------------------
+@sgl.program
+def confidence(s: Any, question: str) -> float:
+    s += question + " " + sgl.select("answer", ["yes", "no"])
+    scores = s.get_meta_info("answer")["normalized_prompt_logprobs"]  # expect: SGLC110
+    if max(scores) - min(scores) < 0.5:
+        s += " (unsure)" + sgl.gen("doubt", max_tokens=4)
+    return max(scores)
+
+
+def save(ticket: str, messages: list[dict[str, str]]) -> int:
+    CALLS.append((ticket, "save", messages))
+    return len(messages)
+
+
+@sgl.program
+def saved_messages(s: Any, ticket: str, question: str) -> int:
+    s += sgl.user(question) + sgl.assistant(sgl.gen("answer", max_tokens=6))
+    n = save(ticket, s.messages())  # expect: SGLC110
+    s += sgl.user(f"{n} messages are saved.") + sgl.assistant(sgl.gen("end", max_tokens=4))
+    return n
+
+
+# -- an argument changed by a library, then read ----------------------------------------------
+@sgl.program
+def shuffled(s: Any, seed: int, documents: list[str]) -> None:
+    Random(seed).shuffle(documents)
+    for document in documents:  # expect: SGLC110
+        s += document + "\n"
+    s += "The last one:" + sgl.gen("last", max_tokens=5)
+
+
+def shuffled_arguments(rng: Random) -> dict[str, Any]:
+    return {"seed": rng.randint(0, 99), "documents": words(rng, 2, 5)}
+
+
+# -- try around gens and reads ----------------------------------------------------------------
+@sgl.program
+def try_around_gens(s: Any, topic: str) -> str:
+    try:  # expect: SGLC111
+        s += topic + " has the number " + sgl.gen("n", regex="[0-2]")
+        s += f", its inverse is {1 // int(s['n'])}."
+    except ZeroDivisionError:
+        s += ", which has no inverse." + sgl.gen("sorry", max_tokens=4)
+    return s.text()[:5]
+
+
+# -- constructs that the tracer leaves to the eager interpreter -------------------------------
+@sgl.program
+def refuses_bad_input(s: Any, topic: str, limit: int) -> None:
+    if limit > 6:
+        raise ValueError(f"{limit} is too much")  # expect: SGLC111
+    s += topic + sgl.gen("a", max_tokens=limit)
+
+
+def limit_arguments(rng: Random) -> dict[str, Any]:
+    return {"topic": text(rng, 1, 3), "limit": rng.randint(1, 9)}
+
+
+@sgl.program
+def walrus(s: Any, topic: str) -> None:
+    s += topic + sgl.gen("a", max_tokens=6)
+    if (size := len(s["a"])) > 3:  # expect: SGLC111
+        s += f"{size} letters" + sgl.gen("b", max_tokens=3)
+
+
+SPECS = [
+    Spec(counted_by_the_model, topic_arguments), Spec(expand_lines, topic_arguments),
+    Spec(retrieve_and_read, ticket_arguments), Spec(calculator, sum_arguments),
+    Spec(unpacking, ticket_arguments), Spec(handlers, stranger_arguments),
+    Spec(until_it_says_so, topic_arguments), Spec(confidence, lambda rng: {
+        "question": question(rng)}),
+    Spec(saved_messages, ticket_arguments), Spec(shuffled, shuffled_arguments),
+    Spec(try_around_gens, topic_arguments), Spec(refuses_bad_input, limit_arguments),
+    Spec(walrus, topic_arguments),
+]
