@@ -22,6 +22,8 @@ class Engine(LocalBackend):
     radix_cache: keep and share KV between runs.
     chat_template: None for the tokenizer's own, a name, jinja text, or a ChatTemplate.
     max_batch_tokens: new tokens a step.
+    jump_forward: "safe" appends the tokens that a regex or schema leaves no choice about without
+        asking the model, "off" asks it; the ids are the same.
 
     Raises ModelError SGLC504 if the model cannot be found or read.
     """
@@ -29,7 +31,7 @@ class Engine(LocalBackend):
     def __init__(self, model: str | Path | None = None, *, device: str = "auto",
                  dtype: str = "auto", kv_tokens: int | None = None, seed: int | None = 0,
                  radix_cache: bool = True, kernels: str = "auto", chat_template: Any = None,
-                 max_batch_tokens: int = 512) -> None:
+                 max_batch_tokens: int = 512, jump_forward: str = "safe") -> None:
         try:
             from sglc.runtime.model_runner import load_runner
         except ImportError as e:
@@ -41,15 +43,22 @@ class Engine(LocalBackend):
 
         if kv_tokens is not None and (not isinstance(kv_tokens, int) or kv_tokens < 2):
             raise LanguageError("SGLC004", f"kv_tokens must be at least 2, not {kv_tokens!r}")
+        check_jump_forward(jump_forward)
         path = resolve_model(model)
         runner, about = load_runner(path, dtype=dtype, device=device, kernels=kernels)
         tokenizer = open_tokenizer(about)
         room = kv_tokens or max(2, min(_KV_TOKENS, _KV_BYTES // runner.bytes_per_token))
         core = EngineCore(runner, tokenizer, kv_tokens=room, radix_cache=radix_cache,
-                          max_batch_tokens=max_batch_tokens)
+                          max_batch_tokens=max_batch_tokens, jump_forward=jump_forward)
         template = registry.resolve(chat_template, tokenizer)
         super().__init__(core, tokenizer, template, seed=seed)
         self.model_path = path
+
+
+def check_jump_forward(value: object) -> None:
+    """Raises LanguageError (SGLC004) unless `value` is a way to jump."""
+    if value not in ("safe", "off"):
+        raise LanguageError("SGLC004", f'jump_forward is "safe" or "off", not {value!r}')
 
 
 def resolve_model(model: str | Path | None) -> Path:

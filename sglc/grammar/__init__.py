@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sglc.grammar.compiler import compile
     from sglc.grammar.constraint import Constraint
     from sglc.grammar.dtypes import dtype_regex
-    from sglc.grammar.schema import schema_text
+    from sglc.grammar.schema import schema_text, value_parser
     from sglc.grammar.schema_regex import build_regex_from_object
 
 _HOMES = {
@@ -21,9 +21,11 @@ _HOMES = {
     "compile": "compiler",
     "dtype_regex": "dtypes",
     "schema_text": "schema",
+    "value_parser": "schema",
 }
 
-__all__ = ["Constraint", "build_regex_from_object", "compile", "dtype_regex", "schema_text"]
+__all__ = ["Constraint", "build_regex_from_object", "compile", "dtype_regex", "schema_text",
+           "value_parser"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ constraint always takes the same way.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,25 +17,30 @@ from sglc.grammar.automaton import Automaton
 from sglc.grammar.constraint import Constraint
 from sglc.grammar.dtypes import dtype_regex
 from sglc.grammar.fsm import FsmConstraint
+from sglc.grammar.json_schema import schema_node
+from sglc.grammar.json_shapes import Unsupported
 from sglc.grammar.nfa import Limits, TooLarge
 from sglc.grammar.regex_parser import parse_regex
 from sglc.grammar.render import has_anchor, to_regex
-from sglc.grammar.schema import schema_text
+from sglc.grammar.schema import closed, schema_text
 from sglc.grammar.syntax import Node, canonical, words
 from sglc.grammar.token_index import TokenIndex
 from sglc.tokens.tokenizer import Tokenizer
 
+_JSON_SPACE = " \t\n\r"
 _SHOWN = 80  # characters of a pattern in a message
 
 
 def compile(*, regex: str | None = None, choices: Iterable[str] | None = None,
             json_schema: Any = None, grammar: str | None = None, dtype: type | str | None = None,
-            tokenizer: Tokenizer, limits: Limits | None = None) -> Constraint:
+            separators: tuple[str, str] = (", ", ": "), tokenizer: Tokenizer,
+            limits: Limits | None = None) -> Constraint:
     """The constraint to exactly the texts that one of these describes:
 
     `regex`: those that Python's `re.fullmatch` accepts; `choices`: one of these strings;
-    `dtype`: `int`, `float`, `bool` or `str`; `json_schema`: JSON of a schema (text, dict or
-    pydantic model), separated by ", " and ": "; `grammar`: a Lark grammar with the rule `start`,
+    `dtype`: `int`, `float`, `bool` or `str`; `json_schema`: JSON that fits a schema (text, dict,
+    pydantic model or type), with `separators` after members and keys, as far as
+    `json_schema.py` writes it; `grammar`: a Lark grammar with the rule `start`,
     or an EBNF one with `root ::= ...`.
 
     Compiled constraints are kept with the tokenizer.  Raises GrammarError: SGLC006 for a bad
@@ -52,9 +58,10 @@ def compile(*, regex: str | None = None, choices: Iterable[str] | None = None,
     if dtype is not None:
         regex = dtype_regex(dtype)
     if json_schema is not None:
-        text = schema_text(json_schema)
+        text, style = schema_text(json_schema), _checked_separators(separators)
         return index.constraints.get(
-            ("json_schema", text), lambda: llguidance_backend.from_schema(text, tokenizer))
+            ("json_schema", text, style, limits),
+            lambda: _schema(text, style, tokenizer, index, limits))
     if grammar is not None:
         return index.constraints.get(
             ("grammar", grammar), lambda: llguidance_backend.from_grammar(grammar, tokenizer))
@@ -92,6 +99,27 @@ def _regular(node: Node, tokenizer: Tokenizer, index: TokenIndex, limits: Limits
                                ) from large
         return llguidance_backend.from_regex(to_regex(node), tokenizer, f"{source}: {large}")
     return FsmConstraint(automaton, index, source)
+
+
+def _schema(text: str, separators: tuple[str, str], tokenizer: Tokenizer, index: TokenIndex,
+            limits: Limits) -> Constraint:
+    schema = json.loads(text)
+    try:
+        node = schema_node(schema, separators, limits)
+        return index.constraints.get(
+            ("tree", canonical(node), limits),
+            lambda: FsmConstraint(Automaton(node, limits), index, "the JSON schema"))
+    except (Unsupported, TooLarge) as why:
+        return llguidance_backend.from_schema(json.dumps(closed(schema)), separators, tokenizer,
+                                              str(why))
+
+
+def _checked_separators(separators: tuple[str, str]) -> tuple[str, str]:
+    comma, colon = separators
+    if comma.strip(_JSON_SPACE) != "," or colon.strip(_JSON_SPACE) != ":":
+        raise GrammarError("SGLC011", "separators must be a comma and a colon with white space, "
+                                      f"not {separators!r}")
+    return comma, colon
 
 
 def _checked_choices(choices: Iterable[str]) -> tuple[str, ...]:

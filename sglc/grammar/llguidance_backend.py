@@ -21,15 +21,22 @@ from sglc.tokens.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-_JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ",
-               "lenient": False}
 
-
-def from_schema(schema: str, tokenizer: Tokenizer) -> LlguidanceConstraint:
-    """The constraint to JSON that fits `schema` (JSON text)."""
-    matcher = _library().LLMatcher
-    return _compiled(matcher.grammar_from_json_schema(schema, overrides=_JSON_STYLE), tokenizer,
-                     "the JSON schema")
+def from_schema(schema: str, separators: tuple[str, str], tokenizer: Tokenizer,
+                reason: str) -> LlguidanceConstraint:
+    """The constraint to JSON that fits `schema` (JSON text); `reason`: why it comes here."""
+    comma, colon = separators
+    style = {"whitespace_flexible": False, "item_separator": comma, "key_separator": colon,
+             "lenient": False}
+    matcher = _library(f"{reason} is left to llguidance").LLMatcher
+    try:
+        return _compiled(matcher.grammar_from_json_schema(schema, overrides=style), tokenizer,
+                         "the JSON schema")
+    except GrammarError as bad:
+        if bad.code != "SGLC011":
+            raise
+        raise GrammarError("SGLC011", f"the JSON schema cannot be enforced: {reason}",
+                           why=bad.diagnostic.why) from bad
 
 
 def from_grammar(grammar: str, tokenizer: Tokenizer) -> LlguidanceConstraint:

@@ -81,14 +81,15 @@ _DEFS = [
     OpDef("prompt.message", ("prompt", "prompt"), (), ("role",), effect="observe",
           doc="begin, end: a chat message of state.messages()."),
     OpDef("prompt.host", ("value*",), ("value*",), ("fn",),
-          ("pure", "latency", "call", "args", "ordinal"), effect="host",
+          ("pure", "latency", "call", "args", "ordinal", "root"), effect="host",
           doc="Call the user's Python, in program order, once per instance.  The first `args` "
-              "operands are its arguments, the others must be there before it runs; `ordinal`: "
-              "its number among the host calls of its path."),
-    OpDef("prompt.check", ("value*",), (), ("fn", "event"), ("call", "args"), effect="host",
-          doc="Compute a fact that the trace took for granted; go on only where it holds."),
-    OpDef("prompt.break", ("value*",), (), ("fn", "event"), ("call", "args"), effect="host",
-          doc="The trace ends: the fact is computed, and the rest is traced with it."),
+              "operands are its arguments, the others must be there before it runs, but for the "
+              "last one with `root`: the prompt that is kept if it raises.  `ordinal`: its number "
+              "among the host calls of its path."),
+    OpDef("prompt.check", ("value*",), (), ("fn", "event"), ("call", "args", "root"),
+          effect="host", doc="Compute a fact that the trace took for granted; go on only where it holds."),
+    OpDef("prompt.break", ("value*",), (), ("fn", "event"), ("call", "args", "root"),
+          effect="host", doc="The trace ends: the fact is computed, and the rest is traced with it."),
     OpDef("prompt.if", ("value", "value*"), ("value*",), (), ("event",), regions=2,
           effect="sample", doc="Two regions, then and else, each ending in prompt.yield."),
     OpDef("prompt.switch", ("value", "value*"), ("value*",), (), (), regions="*",

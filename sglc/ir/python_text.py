@@ -90,9 +90,13 @@ def compute(op: Op, write: Write) -> Source:
     return Source(text, fn == "getitem")
 
 
-def format_text(parts: Sequence[Any], operands: Sequence[Operand], write: Write,
+FormatPart = str | tuple[Operand, str, str]
+"""A part of an f-string: a text, or a value with its conversion and format."""
+
+
+def format_text(parts: Sequence[FormatPart], write: Write,
                 name: Callable[[str], str]) -> Source:
-    """The f-string of a `prompt.format`.
+    """An f-string.
 
     name: gives an expression a name in a statement before, where an f-string cannot hold it.
     """
@@ -101,8 +105,8 @@ def format_text(parts: Sequence[Any], operands: Sequence[Operand], write: Write,
         if isinstance(part, str):
             pieces.append((part, False))
             continue
-        index, conversion, spec = part
-        value = write(operands[index]).text
+        operand, conversion, spec = part
+        value = write(operand).text
         if re.search(r"""['"{}\\]""", spec):
             value, conversion, spec = f"format({value}, {text_literal(spec)})", "", ""
         if re.search(r"""['\\#\n]|^[{]|:=|lambda""", value):

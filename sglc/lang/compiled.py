@@ -119,8 +119,8 @@ class VariantCache:
             key = None  # not plain data: traced for this run alone
         with self._lock:
             found = None if key is None else variant.tails.get(key)
-            if found is None or not found.current():
-                found = trace_variant(self.program, values, events)
+            if found is None:
+                found = trace_variant(self.program, values, events, variant.outside)
                 if key is not None and len(variant.tails) < MAX_TAILS:
                     variant.tails[key] = found
             return found
@@ -302,12 +302,14 @@ def arguments(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name.lstrip("*"): value for name, value in values.items()}
 
 
-def trace_variant(program: Any, values: Mapping[str, Any], events: Sequence[Any] = ()) -> Variant:
+def trace_variant(program: Any, values: Mapping[str, Any], events: Sequence[Any] = (),
+                  known: Sequence[Any] = ()) -> Variant:
     """Trace the program for these arguments; giving up is a variant too.
 
-    events: the outcomes of the first events of the path, to trace on after a break.
+    events: the outcomes of the first events of the path, to trace on after a break; known: the
+    outside facts of the trace that broke.
     """
-    tracer = Tracer(program.fn, values, events)
+    tracer = Tracer(program.fn, values, events, known)
     try:
         trace = tracer.trace()
     except GraphBreak as e:

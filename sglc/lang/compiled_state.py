@@ -64,19 +64,17 @@ class CompiledState(ProgramState):
     def text(self) -> str:
         if self._later is not None:
             return self._later.text()
-        self._instance.wait()
-        return self._instance.result[0].text()  # type: ignore[index,no-any-return]
+        return self._instance.prompt().text()  # type: ignore[no-any-return]
 
     def token_ids(self) -> list[int]:
         if self._later is not None:
             return self._later.token_ids()
-        self._instance.wait()
-        return self._instance.result[0].token_ids().tolist()  # type: ignore[index,no-any-return]
+        return self._instance.prompt().token_ids().tolist()  # type: ignore[no-any-return]
 
     def messages(self) -> list[dict[str, str]]:
         if self._later is not None:
             return self._later.messages()
-        self._instance.wait()
+        self._instance.prompt()
         return [dict(m) for _, m in sorted(self._instance.messages, key=lambda x: x[0])]
 
     def sync(self) -> None:

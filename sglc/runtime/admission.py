@@ -14,6 +14,7 @@ from array import array
 import numpy as np
 
 from sglc.errors import EngineError
+from sglc.runtime.canonical import Canonical
 from sglc.runtime.radix import Node
 from sglc.runtime.request import Request
 from sglc.runtime.sampler import Draw
@@ -23,11 +24,17 @@ from sglc.tokens.tokenizer import Tokenizer
 
 
 class Admission:
-    """Checks requests against one model, tokenizer and pool."""
+    """Checks requests against one model, tokenizer and pool.
+
+    jumps: whether constrained requests append tokens without alternative, or sample them.
+    """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, context_length: int,
-                 kv_tokens: int) -> None:
+                 kv_tokens: int, *, jumps: bool) -> None:
         self.table = tokenizer.byte_table
+        self._tokenizer = tokenizer
+        self._jumps = jumps
+        self._canonical: Canonical | None = None  # made for the first constraint
         self.eos = frozenset(tokenizer.eos_ids)
         self.vocab_size = vocab_size
         self.context_length = context_length
@@ -109,8 +116,15 @@ class Admission:
             except re.error as error:
                 raise EngineError("SGLC507", f"a stop pattern is not a regular expression: "
                                              f"{error}") from error
-        constrained = request.constraint is not None
-        draw = Draw(params, request.key, stop_ids=self.eos | stop_ids, constrained=constrained,
-                    prompt=seq.ids)
-        seq.configure(draw, stop_ids | self.eos if ends else stop_ids, watcher,
-                      request.constraint, self._open_ids)
+        constraint = request.constraint
+        draw = Draw(params, request.key, stop_ids=self.eos | stop_ids,
+                    constrained=constraint is not None, prompt=seq.ids)
+        seq.configure(draw, stop_ids | self.eos if ends else stop_ids, watcher)
+        if constraint is not None:
+            if self._canonical is None:
+                self._canonical = Canonical(
+                    self._tokenizer, min(self.vocab_size, self._tokenizer.vocab_size))
+            # Log-probabilities need the model's word on every token.
+            told = (params.logprobs or params.top_logprobs > 0
+                    or request.want_prompt_logprobs_from is not None)
+            seq.constrain(constraint, self._open_ids, self._canonical, self._jumps and not told)

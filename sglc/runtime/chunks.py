@@ -56,8 +56,9 @@ class ChunkBuilder:
         key = seq.ids[pos:end]
         seq.place([slots], end)
         flat = step.add_row(key, pos, slots, seq.context[:end])
-        step.prefilled += n
-        seq.computed += max(0, min(end, seq.prompt_len) - pos)
+        prompt = max(0, min(end, seq.prompt_len) - pos)
+        step.prefilled += n if seq.retracted else prompt  # what is forced first is no prefill
+        seq.computed += prompt
         node = seq.node
         cut = seq.border - pos
         if 0 < cut < n:  # the first wanted hidden state gets a node of its own to be kept in

@@ -27,9 +27,10 @@ class Stats:
     """Work done since the engine was made, and the KV pool now.  Tokens, unless said otherwise.
 
     prefill_tokens: prompt positions whose KV was computed (after a retraction or an eviction,
-        again).  cached_tokens: prompt positions whose KV was found.  decode_tokens: generated
-        positions whose KV was computed while decoding.  forced_tokens: tokens appended without
-        sampling.  recomputed_tokens: positions run again for their hidden state only.
+        again).  cached_tokens: prompt positions whose KV was found.  decode_tokens: sampled
+        tokens whose KV was computed while decoding.  forced_tokens: tokens appended without
+        sampling (their KV is neither prefill nor decode).  recomputed_tokens: positions run
+        again for their hidden state only.
     forward_passes: model steps.  retractions: sequences sent back to wait.
     kv_free + kv_cached + kv_in_use == kv_total, always.
     model_seconds: time inside the model (forward and LM head).
@@ -54,14 +55,17 @@ class EngineCore:
 
     kv_tokens: KV slots.  radix_cache: keep and share KV between requests; without it, KV is
     shared only within a space from `new_space`.  max_batch_tokens: new tokens a step.
-    max_running: sequences at once (at most `max_batch_tokens`).
+    max_running: sequences at once (at most `max_batch_tokens`).  jump_forward: "safe" appends
+    the tokens that a constraint leaves no choice about, "off" samples them; the ids are the same.
 
     The engine owns the runner: it allocates its KV and closes it.
     """
 
     def __init__(self, runner: Runner, tokenizer: Tokenizer, *, kv_tokens: int,
                  radix_cache: bool = True, max_batch_tokens: int = 512,
-                 max_running: int = 256) -> None:
+                 max_running: int = 256, jump_forward: str = "safe") -> None:
+        if jump_forward not in ("safe", "off"):
+            raise ValueError(f'jump_forward is "safe" or "off", not {jump_forward!r}')
         if max_batch_tokens < 1 or max_running < 1 or kv_tokens < 2:
             raise ValueError("an engine needs room for two tokens of KV and one of a step")
         self.runner = runner
@@ -72,7 +76,8 @@ class EngineCore:
         vocab = min(runner.vocab_size, tokenizer.vocab_size)
         never = tokenizer.special_ids - tokenizer.eos_ids
         self._loop = EngineLoop(
-            Admission(tokenizer, runner.vocab_size, runner.context_length, kv_tokens),
+            Admission(tokenizer, runner.vocab_size, runner.context_length, kv_tokens,
+                      jumps=jump_forward == "safe"),
             Launcher(runner, Sampler(vocab, never)),
             kv_tokens=kv_tokens, max_tokens=max_batch_tokens, max_running=max_running,
             radix_cache=radix_cache)
@@ -112,7 +117,7 @@ class EngineCore:
             counters, pool = scheduler.counters, scheduler.pool
             return Stats(
                 prefill_tokens=counters.prefill, cached_tokens=counters.cached,
-                decode_tokens=counters.decode, forced_tokens=0,
+                decode_tokens=counters.decode, forced_tokens=counters.forced,
                 recomputed_tokens=counters.recomputed, forward_passes=counters.passes,
                 retractions=counters.retractions, kv_free=pool.free,
                 kv_cached=scheduler.tree.cached, kv_in_use=scheduler.in_use,

@@ -21,7 +21,7 @@ from sglc.config import RunOptions, resolve
 from sglc.errors import EngineError
 from sglc.runtime import calls
 from sglc.runtime.calls import Call, Outcome, Target
-from sglc.runtime.plan_code import PlanCode, Step
+from sglc.runtime.plan_code import UNSET, PlanCode, Step
 from sglc.runtime.request import Request
 from sglc.runtime.text_stream import TextStream
 
@@ -115,8 +115,8 @@ class Instance:
     may still bind it are done, and the host chain with them.
     """
 
-    __slots__ = ("_before", "_counts", "_env", "_events", "_flying", "_inbox", "_lock", "_log",
-                 "_on_end", "_ready", "_running", "_waiting", "arguments", "cancelled",
+    __slots__ = ("_before", "_counts", "_env", "_events", "_flying", "_inbox", "_last", "_lock",
+                 "_log", "_on_end", "_ready", "_running", "_waiting", "arguments", "cancelled",
                  "condition", "ended", "error", "job", "left", "messages", "metas", "order",
                  "result", "row", "stream", "values")
 
@@ -154,6 +154,7 @@ class Instance:
             self._env[slot] = self.arguments[name]
         self._counts = code.counts.copy()
         self._events: dict[int, Any] = dict(enumerate(job.events))
+        self._last: Step | None = None  # that raised: what comes behind it does not happen
         self._waiting: dict[Any, Step] = {}  # steps that wait for a call, by its key
         self._ready: list[int] = [0]  # groups that can run, a heap
         if not self._before and any(h.looks_back for h in job.hosts):
@@ -197,10 +198,12 @@ class Instance:
     def _run(self, steps: list[Step]) -> None:
         env = self._env
         for step in steps:
-            if self.cancelled is not None or self.error is not None:
+            if self.cancelled is not None:
                 return
             kind = step.kind
             inputs = step.inputs
+            if self._last is not None and step.order > self._last.order and kind != "pure":
+                continue
             if kind == "pure":
                 values = [env[s] for s in inputs]
                 try:
@@ -231,7 +234,7 @@ class Instance:
         data = step.data
         value = self._env[step.inputs[0]]
         if isinstance(value, Failed):
-            self._fail(value.error)
+            self._fail(value.error, step)
             return
         labels = data["labels"]
         if labels == [True, False]:
@@ -314,7 +317,7 @@ class Instance:
         values = [self._env[s] for s in step.inputs]
         for value in values:
             if isinstance(value, Failed):  # Python would have read it, and raised
-                self._fail(value.error)
+                self._fail(value.error, step)
                 return
         if not self._await(step):
             return
@@ -374,7 +377,7 @@ class Instance:
                 env[prompt] = value.extend(env[step.inputs[0]])
                 env[text], env[meta] = value.value, value.meta
         elif isinstance(value, Failed):
-            self._fail(value.error)
+            self._fail(value.error, step)
             return
         elif step.kind == "host":
             env[step.outputs[0]] = value
@@ -383,11 +386,11 @@ class Instance:
         self._fire(step.source)
 
     # -- the end --------------------------------------------------------------------------
-    def _fail(self, error: BaseException) -> None:
-        """The body ends here with an error."""
+    def _fail(self, error: BaseException, step: Step) -> None:
+        """The body raises at this step; what came before it goes on."""
         with self.condition:
             if self.error is None:
-                self.error = error
+                self.error, self._last = error, step
             self.condition.notify_all()
 
     def cancel(self, error: BaseException) -> None:
@@ -406,7 +409,10 @@ class Instance:
             if self.cancelled is not None and (self.result is None or any(
                     n > 0 for n in self.left.values())):
                 self.error = self.error or self.cancelled
-            if self.result is None and self.error is None:
+            if self._last is not None:
+                root = getattr(self._last.data, "root", -1)
+                self.result = None if root < 0 else (self._env[root],)
+            elif self.result is None and self.error is None:
                 self.error = EngineError("SGLC503", "the plan stopped before its end")
             self.ended = True
             self.condition.notify_all()
@@ -436,6 +442,16 @@ class Instance:
         if isinstance(value, Failed):
             raise value.error
         return value
+
+    def prompt(self) -> Any:
+        """The final prompt, or what there was of it when the body raised."""
+        with self.condition:
+            self.condition.wait_for(lambda: self.ended)
+        if self.result is None or isinstance(self.result[0], Failed) or self.result[0] is UNSET:
+            error = self.failure()
+            assert error is not None
+            raise error
+        return self.result[0]
 
     def wait_body(self) -> None:
         """Until the user's Python is through; raises what it raised."""

@@ -193,6 +193,7 @@ class EngineLoop:
                 self._answer_error(request, _failed(error))
                 continue
             self._arrivals += 1
+            self.scheduler.counters.forced += seq.forced
             if seq.finished:
                 if private:
                     self.scheduler.tree.drop(root)

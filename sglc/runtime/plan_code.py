@@ -32,12 +32,14 @@ class GenSpec:
 
 @dataclass(frozen=True, slots=True)
 class HostSpec:
-    """A step of the host chain: which call, with how many of the inputs, which event it is."""
+    """A step of the host chain: which call, with how many of the inputs, which event it is, and
+    the slot of the prompt that is kept if it raises."""
 
     call: int
     args: int
     name: str
     event: int = -1
+    root: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +275,11 @@ class _Compiler:
         if "call" not in a:
             raise IRError("SGLC201", "a host call of parsed IR has no function to call",
                           place=op.loc)
-        spec = HostSpec(a["call"], a.get("args", len(op.operands)), a["fn"], a.get("event", -1))
+        operands = op.operands[:-1] if a.get("root") else op.operands
+        root = self.slot(op.operands[-1]) if a.get("root") else -1
+        spec = HostSpec(a["call"], a.get("args", len(operands)), a["fn"], a.get("event", -1), root)
         step = self.add(kind, op, activation, spec)
+        step.inputs = tuple(self.slot(o) for o in operands)
         # Arms of a branch may hold calls of the same key: only one of them runs.
         step.key = ("host", a["ordinal"]) if kind == "host" else ("event", spec.event)
         if self.last_host is not None:

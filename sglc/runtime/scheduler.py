@@ -39,6 +39,7 @@ class Counters:
     prefill: int = 0
     cached: int = 0
     decode: int = 0
+    forced: int = 0
     recomputed: int = 0
     passes: int = 0
     retractions: int = 0
@@ -95,9 +96,7 @@ class Scheduler:
             victim = self._retract_last()
             if victim in decoding:
                 decoding.remove(victim)
-        if decoding:
-            step.add_decodes(decoding, self._take(len(decoding)))
-        budget = self.max_tokens - len(decoding)
+        budget = self.max_tokens - self._decode(step, decoding)
         if len(decoding) < len(self.running):
             for seq in sorted([s for s in self.running if not s.decoding], key=_rank):
                 if budget <= 0:
@@ -106,6 +105,24 @@ class Scheduler:
                 budget -= self._chunks.advance(seq, step, budget)
         self._admit(step, budget)
         return step
+
+    def _decode(self, step: Step, decoding: list[Sequence]) -> int:
+        """Rows of the running sequences: their last token, and what was forced before it, as far
+        as there is room when each has one.  Returns the tokens taken."""
+        if not decoding:
+            return 0
+        used = len(decoding)
+        spare = min(self.max_tokens, self._available()) - used
+        forced = [s for s in decoding if s.behind > 1]
+        rest = [s for s in decoding if s.behind == 1] if forced else decoding
+        if rest:
+            step.add_decodes(rest, self._take(len(rest)))
+        for seq in forced:
+            more = min(seq.behind - 1, spare)
+            step.add_run(seq, self._take(1 + more))
+            spare -= more
+            used += more
+        return used
 
     def _admit(self, step: Step, budget: int) -> None:
         """Start waiting sequences while budget, memory and `max_running` allow."""
@@ -134,6 +151,8 @@ class Scheduler:
         for other in self.running:
             left = other.limit - other.count
             room -= left if seq.retracted else min(left, max(8, expected - other.count))
+            if other.decoding:
+                room -= other.behind - 1
         return room >= 0
 
     def _walk(self, seq: Sequence) -> int:
@@ -146,7 +165,7 @@ class Scheduler:
                 self.tree.lock(node, seq.node)
                 seq.node = node
                 seq.place(pieces, end)
-                return 0 if seq.retracted else end - pos
+                return 0 if seq.retracted else max(0, min(end, seq.prompt_len) - pos)
         return 0
 
     # -- slots -------------------------------------------------------------------------------
@@ -207,7 +226,10 @@ class Scheduler:
         for seq in step.done:
             seq.complete()
         for i, ((seq, k), token) in enumerate(zip(step.samples, tokens, strict=True)):
-            if seq.accept(token, reports.get(i) if reports else None):
+            forced = seq.forced
+            finished = seq.accept(token, reports.get(i) if reports else None)
+            counters.forced += seq.forced - forced
+            if finished:
                 self._typical += 0.05 * (seq.count - self._typical)
                 self._finish(seq, hidden[k] if seq.own < seq.pos else None)
         for seq in step.done:

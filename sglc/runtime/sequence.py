@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sglc.errors import EngineError, SglcError
+from sglc.runtime.canonical import Canonical
 from sglc.runtime.radix import Node
 from sglc.runtime.request import FinishReason, Request, Result, SamplingParams
 from sglc.runtime.sampler import Draw, Top
@@ -29,13 +30,15 @@ class Sequence:
     belong to the tree (the path to `node`, which is locked), the rest to the sequence alone.
     While it is not `decoding`, the KV of `ids[:target]` is being made, and hidden states are
     wanted of the positions `want .. target - 1`; those below `score_end` score the next id.
+    While it is decoding, `ids[pos:]` have no KV yet: the last token, and forced ones before it.
     """
 
-    __slots__ = ("arrival", "border", "computed", "constraint", "context", "count", "decoding",
-                 "draw", "end_ids", "error", "finished", "ids", "last", "limit", "match", "matched",
-                 "node", "open_ids", "own", "pos", "private", "prompt_len", "rank", "reason",
-                 "reports", "request", "retracted", "root", "score_end", "scores",
-                 "state", "target", "want", "watcher")
+    __slots__ = ("ahead", "arrival", "border", "canonical", "computed", "constraint", "context",
+                 "count", "decoding", "dictated", "draw", "end_ids", "error", "finished", "forced",
+                 "ids", "jumps", "last", "limit", "match", "matched", "node", "open_ids", "own",
+                 "pos", "private", "prompt_len", "rank", "reason", "reports", "request",
+                 "retracted", "root", "sampled_at", "score_end", "scores", "state", "sure",
+                 "target", "want", "watcher")
 
     def __init__(self, request: Request, arrival: int, *, ids: array[int], root: Node,
                  private: bool, target: int, want: int, score_end: int, limit: int) -> None:
@@ -53,8 +56,10 @@ class Sequence:
         self.pos = self.own = 0
         self.context = np.empty(target + min(limit, _SLACK), dtype=np.int64)
         self.last = 0  # the hidden state (as a step names it) of the last position in reach
-        self.limit = limit  # of sampled tokens
-        self.count = 0  # sampled so far
+        self.limit = limit  # of new tokens
+        self.count = 0  # new tokens so far, sampled or forced
+        self.forced = 0  # new tokens that were not sampled
+        self.sampled_at = -1  # the position of the token that was sampled last
         self.computed = 0  # prompt tokens whose KV this sequence made
         self.decoding = False
         self.retracted = False
@@ -72,18 +77,32 @@ class Sequence:
         self.constraint: Any = None
         self.state: Any = None
         self.open_ids: np.ndarray | None = None
+        self.canonical: Canonical | None = None
+        self.jumps = False
+        self.ahead: list[int] = []  # tokens dictated by the canonical rule, the next one last
+        self.dictated = False  # whether the last token was one of them
+        self.sure = -1  # the only token that can come next, if it is known
 
-    def configure(self, draw: Draw, end_ids: frozenset[int], watcher: StopWatcher | None,
-                  constraint: Any, open_ids: np.ndarray) -> None:
-        """Make it sample.  `end_ids` end it and are not kept; `open_ids`: a packed mask of all
-        ids but EOS.  It may be `finished` at once, if the constraint allows only that."""
+    def configure(self, draw: Draw, end_ids: frozenset[int],
+                  watcher: StopWatcher | None) -> None:
+        """Make it sample.  `end_ids` end it and are not kept."""
         self.draw = draw
         self.end_ids = end_ids
         self.watcher = watcher
-        if constraint is not None:
-            self.constraint = constraint
-            self.open_ids = open_ids
-            self._look(constraint.start())
+
+    def constrain(self, constraint: Any, open_ids: np.ndarray, canonical: Canonical,
+                  jumps: bool) -> None:
+        """Bind what it samples.  `open_ids`: a packed mask of all ids but EOS.  `jumps`: tokens
+        without alternative are appended, not sampled.  It may be `finished` at once, if nothing
+        is left to sample."""
+        self.constraint = constraint
+        self.open_ids = open_ids
+        self.canonical = canonical
+        self.jumps = jumps
+        if not self._enter(constraint.start()) and self._jump():
+            return
+        if self.forced:
+            self._refill()
 
     # -- page table --------------------------------------------------------------------------
 
@@ -97,8 +116,16 @@ class Sequence:
             at = end
         self.pos = self.own = pos
 
+    def own_slots(self, slots: np.ndarray) -> np.ndarray:
+        """Put the next positions into slots of their own; the page table up to there."""
+        end = self.pos + len(slots)
+        self._reserve(end)
+        self.context[self.pos:end] = slots
+        self.pos = end
+        return self.context[:end]
+
     def own_slot(self, slot: int) -> np.ndarray:
-        """Put the next position into a slot of its own; the page table up to there."""
+        """The same for one position."""
         pos = self.pos
         if pos == len(self.context):
             self._reserve(pos + 1)
@@ -118,16 +145,40 @@ class Sequence:
         self.pos = self.own = 0
         self.decoding = False
         if self.count:
-            self.target = len(self.ids)
-            self.want = self.target - 1
-            self.border = self.target
+            self._refill()
+
+    def _refill(self) -> None:
+        """All tokens so far are to be read before the next one is sampled."""
+        self.target = len(self.ids)
+        self.want = self.target - 1
+        self.border = self.target
 
     # -- progress ----------------------------------------------------------------------------
 
+    @property
+    def behind(self) -> int:
+        """Tokens that have no KV."""
+        return len(self.ids) - self.pos
+
     def accept(self, token: int, report: tuple[float, Top] | None = None) -> bool:
-        """Take the token that was sampled; whether the sequence is finished."""
+        """Take the token that was sampled, and those that must follow it; whether the sequence
+        is finished."""
         if token < 0:
             return self.fail(self._impossible(token))
+        self.sampled_at = len(self.ids)
+        self.decoding = True
+        return self._take(token, report) or self._jump()
+
+    def _jump(self) -> bool:
+        """Take the tokens that must come next; whether the sequence is finished."""
+        while self.jumps and self.sure >= 0:
+            self.forced += 1
+            if self._take(self.sure, None):
+                return True
+        return False
+
+    def _take(self, token: int, report: tuple[float, Top] | None) -> bool:
+        """Add one token; whether the sequence is finished."""
         self.count += 1
         draw = self.draw
         draw.index += 1
@@ -136,7 +187,6 @@ class Sequence:
             named = token in self.request.sampling.stop_token_ids
             return self._finish("stop" if named else "eos")
         self.ids.append(token)
-        self.decoding = True
         if report is not None:
             self.reports.append(report)
         if draw.tally is not None:
@@ -148,25 +198,40 @@ class Sequence:
                 self.matched = match.matched
                 return self._finish("stop")
         if self.constraint is not None:
+            self.dictated = bool(self.ahead)
+            if self.dictated:
+                self.ahead.pop()
             state = self.constraint.advance(self.state, token)
             if state is None:
                 return self.fail(self._impossible(-1))
-            if self._look(state):
+            if self._enter(state):
                 return True
         if self.count >= self.limit:
             return self._finish("length")
         return False
 
-    def _look(self, state: Any) -> bool:
+    def _enter(self, state: Any) -> bool:
         """Enter a constraint state; whether nothing but the end can follow."""
         self.state = state
-        words = self.constraint.mask(state)
-        if (words & self.open_ids).any():
+        if not self.ahead:
+            words = self.constraint.mask(state)
+            if not (words & self.open_ids).any():
+                if self.constraint.accepting(state):
+                    return self._finish("constraint")
+                return self.fail(self._impossible(-1))
             self.draw.words = words
-            return False
-        if self.constraint.accepting(state):
-            return self._finish("constraint")
-        return self.fail(self._impossible(-1))
+            assert self.canonical is not None
+            if not self.dictated:
+                tokens = self.canonical.tokens(self.constraint, state, self.ids, self.prompt_len)
+                self.ahead = tokens[::-1]
+            if not self.ahead:
+                self.sure = self.canonical.sole(words) if self.jumps else -1
+                return False
+        self.sure = self.ahead[-1]
+        if not self.jumps:
+            assert self.open_ids is not None
+            self.draw.words = _only(self.sure, len(self.open_ids))
+        return False
 
     def _impossible(self, token: int) -> SglcError:
         if token == -1 and self.constraint is not None:
@@ -230,3 +295,10 @@ class Sequence:
         if first <= 0 and self.prompt_len:
             return (None, *self.scores)
         return tuple(self.scores)
+
+
+def _only(token: int, words: int) -> np.ndarray:
+    """The packed mask that allows one token."""
+    mask = np.zeros(words, dtype=np.uint32)
+    mask[token >> 5] = 1 << (token & 31)
+    return mask.view(np.int32)

@@ -75,6 +75,17 @@ class Step:
         self.outputs = list(range(n))
         self.size = self.decoded = n
 
+    def add_run(self, seq: Sequence, slots: np.ndarray) -> None:
+        """The next tokens of a running sequence, forced ones too, into these slots: a row, and a
+        sample if they are all of them."""
+        at = seq.pos
+        end = at + len(slots)
+        flat = self.add_row(seq.ids[at:end], at, slots, seq.own_slots(slots))
+        self.decoded += at <= seq.sampled_at < end
+        self.members[seq] = None
+        if end == len(seq.ids):
+            self.samples.append((seq, self.output(flat + len(slots) - 1)))
+
     def add_row(self, ids: array[int], position: int, slots: np.ndarray,
                 context: np.ndarray) -> int:
         """Append new tokens from `position` on; the flat index of the first."""

@@ -54,13 +54,15 @@ class Guard:
 class OutsideGuard:
     """A global, closure cell, default or attribute that the trace read: `read()` is as it was.
 
-    Plain data is compared by value with a deep snapshot; anything else by identity.
+    Plain data is compared by value with a deep snapshot; anything else by identity.  was: the
+    value then (a copy of plain data).
     """
 
     name: str
     read: Callable[[], Any]
     expected: Any
     by_value: bool
+    was: Any = None
 
     def holds(self) -> bool:
         try:
@@ -98,3 +100,12 @@ def snapshot(value: Any) -> Any:
     if kind is dict:
         return ("dict", *((snapshot(k), snapshot(v)) for k, v in value.items()))
     raise TypeError(f"{kind.__name__} is not plain data")
+
+
+def plain_copy(value: Any) -> Any:
+    """A copy of plain containers; anything else as it is."""
+    if type(value) in (list, tuple):
+        return type(value)(plain_copy(v) for v in value)
+    if type(value) is dict:
+        return {k: plain_copy(v) for k, v in value.items()}
+    return value

@@ -45,7 +45,7 @@ _TAKES_PARAMETERS = frozenset({expressions.gen, expressions.gen_int, expressions
 # Pure on concrete, plain values.
 _PURE = frozenset({
     abs, all, any, ascii, getattr, bin, bool, bytes, chr, complex, dict, divmod, enumerate, float,
-    format, frozenset, hex, int, isinstance, issubclass, len, list, max, min, oct, ord, pow,
+    format, frozenset, hex, int, isinstance, issubclass, iter, len, list, max, min, next, oct, ord, pow,
     range, repr, reversed, round, set, slice, sorted, str, sum, tuple, zip, type,
     json.dumps, json.loads, re.sub, re.findall, re.split, re.escape, re.match, re.search,
     re.fullmatch, textwrap.dedent, textwrap.indent,
@@ -158,9 +158,11 @@ class Hooks:
                 "follow")
         if fn is not print:
             for i in range(len(args)):
-                self._handed_over(args[i], sys.getrefcount(args[i]), name)
+                references = sys.getrefcount(args[i])
+                self._handed_over(args[i], references, name)
             for key in kwargs:
-                self._handed_over(kwargs[key], sys.getrefcount(kwargs[key]), name)
+                references = sys.getrefcount(kwargs[key])
+                self._handed_over(kwargs[key], references, name)
         return session.host(name, fn, *args, **kwargs)
 
     def _handed_over(self, value: Any, references: int, name: str) -> None:
@@ -177,7 +179,8 @@ class Hooks:
                 "which it may change", fixes=("hand it a copy: list(...) or dict(...)",))
         keys = list(value) if type(value) is dict else range(len(value))
         for key in keys if type(value) is not set else ():
-            self._handed_over(value[key], sys.getrefcount(value[key]), name)
+            references = sys.getrefcount(value[key])
+            self._handed_over(value[key], references, name)
 
     def _parameters(self, fn: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Generation parameters are concrete: symbols are pinned by guards, choices stay."""
@@ -224,6 +227,15 @@ class Hooks:
             return session.compute(fn.__name__, args[0])
         if fn is getattr:
             return self.attribute(*args[:2])
+        if fn is iter and len(args) == 1 and not isinstance(args[0], Sym):
+            if isinstance(args[0], (Frozen, *_CONTAINERS)):
+                session.iterators.append(iter(self.iterate(args[0])))
+                return session.iterators[-1]
+            return self._own_iterator(args[0]) or session.host("iter", iter, args[0])
+        if fn is next:
+            if self._own_iterator(args[0]) is not None:
+                return next(*args)
+            return session.host("next", next, *args)
         if fn is range:
             return range(*[session.concrete_int(a, "a count") if isinstance(a, Sym) else a
                            for a in args])
@@ -241,6 +253,12 @@ class Hooks:
             args = tuple(self._concrete(a, f"{fn.__name__}()") for a in args)
             kwargs = {k: self._concrete(v, f"{fn.__name__}()") for k, v in kwargs.items()}
         return fn(*args, **kwargs)
+
+    def _own_iterator(self, value: Any) -> Any:
+        """An iterator that the body made, or a generator of its code; else None."""
+        frame = getattr(value, "gi_frame", None)
+        mine = frame is not None and "__sglc__" in frame.f_globals
+        return value if mine or any(i is value for i in self.session.iterators) else None
 
     def _concrete(self, value: Any, what: str) -> Any:
         session = self.session
@@ -447,7 +465,7 @@ class Hooks:
         if traced(container) or type(container) in (list, dict):
             return False
         if isinstance(container, Frozen) and container.operand is None \
-                and container.source is None:
+                and container.read is None:
             raise self.session.broken("SGLC113", f"an item of {container.what} is changed")
         self.session.host(name, operator.setitem, container, key, value)
         return True
@@ -468,7 +486,7 @@ class Hooks:
         if isinstance(left, Sym) and left.recipe is None and not left.is_text:
             return self.session.host("i" + op.lower(), _INPLACE[op], left, right)
         if isinstance(left, Frozen):
-            if left.operand is None and left.source is None:
+            if left.operand is None and left.read is None:
                 raise self.session.broken("SGLC113", f"{left.what} is changed in place")
             self.session.host("i" + op.lower(), _INPLACE[op], left, right)
             return left

@@ -28,6 +28,10 @@ class Made:
     items: tuple[Any, ...]
 
 
+class Real:
+    """The kind of a `Made` that is an object from outside: its one item reads it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Before:
     """What an argument, given by recipe, was when the run began (as a snapshot)."""
@@ -74,6 +78,8 @@ def build(template: Any, values: Sequence[Any]) -> Any:
     if isinstance(template, Slot):
         return values[template.index]
     if isinstance(template, Made):
+        if template.kind is Real:
+            return template.items[0]()
         items = [build(i, values) for i in template.items]
         if template.kind is dict:
             return dict(items)

@@ -59,7 +59,8 @@ def rewrite(fn: FunctionType) -> tuple[CodeType, tuple[str, ...]]:
     node.args.defaults = [ast.copy_location(ast.Constant(None), d) for d in node.args.defaults]
     node.args.kw_defaults = [None if d is None else ast.copy_location(ast.Constant(None), d)
                              for d in node.args.kw_defaults]
-    node.body = [_Rewrite(set(outside)).visit(stmt) for stmt in node.body]
+    rewriter = _Rewrite(set(outside))
+    node.body = [s for stmt in node.body for s in _as_list(rewriter.visit(stmt))]
     module = ast.Module([node], [])
     ast.fix_missing_locations(module)
     return compile(module, file, "exec"), outside
@@ -101,7 +102,7 @@ class _Check(ast.NodeVisitor):
         ast.AsyncFor: "async for", ast.AsyncWith: "async with", ast.Global: "global",
         ast.Nonlocal: "nonlocal", ast.Import: "an import inside a program",
         ast.ImportFrom: "an import inside a program", ast.Raise: "raise", ast.Assert: "assert",
-        ast.Match: "match", ast.ClassDef: "a class inside a program",
+        ast.ClassDef: "a class inside a program",
         ast.AsyncFunctionDef: "an async function", ast.NamedExpr: "an assignment expression",
         ast.Delete: "del",
     }
@@ -112,6 +113,10 @@ class _Check(ast.NodeVisitor):
             what = "try"
         if what is not None:
             raise self.refuse(node, what)
+        if isinstance(node, ast.Match):
+            for case in node.cases:
+                if not _simple_pattern(case.pattern):
+                    raise self.refuse(case.pattern, "this pattern of match")
         if isinstance(node, ast.FunctionDef):
             if self.depth and node.decorator_list:
                 raise self.refuse(node, "a decorated function inside a program")
@@ -145,6 +150,19 @@ def _hook(name: str, *args: ast.expr, at: ast.AST) -> ast.Call:
     return ast.copy_location(call, at)
 
 
+def _simple_pattern(pattern: ast.pattern) -> bool:
+    """Values, alternatives of them, and names or `_` for anything."""
+    if isinstance(pattern, ast.MatchOr):
+        return all(_simple_pattern(p) and not _binds(p) for p in pattern.patterns)
+    if isinstance(pattern, ast.MatchAs):
+        return pattern.pattern is None or _simple_pattern(pattern.pattern)
+    return isinstance(pattern, (ast.MatchValue, ast.MatchSingleton))
+
+
+def _binds(pattern: ast.pattern) -> bool:
+    return isinstance(pattern, ast.MatchAs) and pattern.name is not None
+
+
 def _lambda(body: ast.expr) -> ast.Lambda:
     empty = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
     return ast.copy_location(ast.Lambda(empty, body), body)
@@ -155,6 +173,7 @@ class _Rewrite(ast.NodeTransformer):
 
     def __init__(self, outside: set[str]) -> None:
         self.outside = outside
+        self.matches = 0
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if isinstance(node.ctx, ast.Load) and node.id in self.outside:
@@ -283,6 +302,56 @@ class _Rewrite(ast.NodeTransformer):
         value = _hook("augment", load, ast.Constant(type(node.op).__name__), node.value, at=node)
         return ast.copy_location(ast.Assign([node.target], value), node)
 
+    def visit_Match(self, node: ast.Match) -> list[ast.stmt]:
+        """A chain of ifs over comparisons."""
+        self.matches += 1
+        name = f"__sglc_subject_{self.matches}"
+        subject = ast.copy_location(
+            ast.Assign([ast.Name(name, ast.Store())], self.visit(node.subject)), node)
+        chain: list[ast.stmt] = []
+        for case in reversed(node.cases):
+            test = self._matches(name, case.pattern)
+            body = [s for stmt in case.body for s in _as_list(self.visit(stmt))]
+            names = self._captures(name, case.pattern)
+            if case.guard is not None:
+                # Names are bound before the guard is asked.
+                inner = ast.copy_location(ast.If(
+                    _hook("truth", self.visit(case.guard), at=case.guard), body, chain), node)
+                body, again = [*names, inner], chain
+            else:
+                body, again = [*names, *body], chain
+            if test is None:
+                chain = body
+            else:
+                chain = [ast.copy_location(ast.If(_hook("truth", test, at=case.pattern), body,
+                                                  list(again)), node)]
+        return [subject, *chain]
+
+    def _matches(self, name: str, pattern: ast.pattern) -> ast.expr | None:
+        """The test of a pattern; None if anything matches."""
+        load = ast.copy_location(ast.Name(name, ast.Load()), pattern)
+        if isinstance(pattern, ast.MatchValue):
+            pair = ast.Tuple([ast.Constant("Eq"), _lambda(self.visit(pattern.value))], ast.Load())
+            return _hook("compare", load, pair, at=pattern)
+        if isinstance(pattern, ast.MatchSingleton):
+            value = ast.copy_location(ast.Constant(pattern.value), pattern)
+            pair = ast.Tuple([ast.Constant("Is"), _lambda(value)], ast.Load())
+            return _hook("compare", load, pair, at=pattern)
+        if isinstance(pattern, ast.MatchAs):
+            return None if pattern.pattern is None else self._matches(name, pattern.pattern)
+        assert isinstance(pattern, ast.MatchOr)
+        tests = [self._matches(name, p) for p in pattern.patterns]
+        if any(t is None for t in tests):
+            return None
+        return _hook("any_of", *[_lambda(t) for t in tests if t is not None], at=pattern)
+
+    def _captures(self, name: str, pattern: ast.pattern) -> list[ast.stmt]:
+        if isinstance(pattern, ast.MatchAs) and pattern.name is not None:
+            load = ast.Name(name, ast.Load())
+            return [ast.copy_location(ast.Assign([ast.Name(pattern.name, ast.Store())], load),
+                                      pattern)]
+        return []
+
     def visit_With(self, node: ast.With) -> ast.stmt:
         self.generic_visit(node)
         for item in node.items:
@@ -296,6 +365,10 @@ class _Rewrite(ast.NodeTransformer):
                 arg.annotation = None
         self.generic_visit(node)
         return node
+
+
+def _as_list(node: Any) -> list[ast.stmt]:
+    return node if isinstance(node, list) else [node]
 
 
 def instantiate(code: CodeType, fn: FunctionType, hooks: Any) -> FunctionType:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,19 @@ from sglc.ir import compute, types
 from sglc.ir.module import Attr, Lit, Op, Operand, Value
 from sglc.trace.breaks import GraphBreak, PathEnd
 from sglc.trace.explore import Recorder
-from sglc.trace.guards import MISSING, Guard, OutsideGuard, Recipe, snapshot
+from sglc.trace.guards import (
+    MISSING,
+    Guard,
+    OutsideGuard,
+    Recipe,
+    plain_copy,
+    snapshot,
+)
 from sglc.trace.hosts import (
     Before,
     HostCall,
     Made,
+    Real,
     Slot,
     describe_iterable,
     is_end,
@@ -46,13 +54,17 @@ class Session:
     have waited for them, so the next host call does.
     """
 
-    def __init__(self, recorder: Recorder, file: str) -> None:
+    def __init__(self, recorder: Recorder, file: str,
+                 known: Mapping[str, OutsideGuard] | None = None) -> None:
         self.recorder = recorder
         self.file = file
+        self.known = dict(known or {})  # what was read from outside when the run began
         self.calls: list[HostCall] = []
         self.hosts = 0
         self.reads: dict[Value, None] = {}
         self.breaks: list[Diagnostic] = []
+        self.root: Callable[[], Operand] | None = None  # the run's own prompt, as it is now
+        self.iterators: list[Any] = []  # made by the body
         self.guards: dict[Guard, None] = {}
         self.outside: dict[str, OutsideGuard] = {}
         self.assumed: dict[str, int] = {}
@@ -64,6 +76,7 @@ class Session:
         self.frozen_globals = {}
         self.hosts = 0
         self.reads = {}
+        self.iterators = []
 
     # -- places and breaks -----------------------------------------------------------------
     def place(self) -> Place | None:
@@ -139,8 +152,10 @@ class Session:
         self.reads = {}
         recorded = self.recorder.replayed
         number = len(self.calls) if recorded is None else recorded.attrs.get("call")
-        made = self.emit(op, [*operands, *waits],
-                         {**attrs, "call": number, "args": len(operands)}, results)
+        root = [] if self.root is None else [self.root()]  # what is kept if the call raises
+        made = self.emit(op, [*operands, *waits, *root],
+                         {**attrs, "call": number, "args": len(operands), "root": len(root)},
+                         results)
         if recorded is None:
             self.calls.append(HostCall(fn, templates, named, expected))
         return made
@@ -154,7 +169,9 @@ class Session:
             if value.operand is not None:
                 operands.append(value.operand)
                 return Slot(len(operands) - 1)
-            return value.source  # the very object: it is from outside
+            return Made(Real, (value.read,)) if value.read is not None else Made(
+                value.kind, tuple(self._template(v, operands, depth - 1)
+                                  for v in (value if value.names is None else value._items())))
         if getattr(type(value), "__sglc_traced__", False) or isinstance(value, Method):
             raise self.broken("SGLC111", "a prompt state is handed to Python that is not traced")
         if type(value) in (list, tuple, set, frozenset, dict):
@@ -249,22 +266,29 @@ class Session:
         except TypeError:
             snap, by_value = value, False
         if self.hosts == 0 or not by_value:
-            self.outside.setdefault(name, OutsideGuard(name, read, snap, by_value))
+            guard = self.known.get(name)
+            if guard is None:
+                guard = OutsideGuard(name, read, snap, by_value, plain_copy(value))
+            self.outside.setdefault(name, guard)
+            value = guard.was
         else:
-            value = self.fact(f"the value of {name.rpartition(':')[2]}", read, guess=value)
-        if type(value) in (list, tuple, dict):
-            return self._frozen(value, name)
-        return value
+            value = self.fact(f"the value of {name.rpartition(':')[2]}",
+                              lambda: plain_copy(read()), guess=plain_copy(value))
+        return self._frozen(value, name, read)
 
-    def _frozen(self, value: Any, what: str) -> Any:
+    def _frozen(self, value: Any, what: str, read: Callable[[], Any]) -> Any:
+        """What the body sees of plain data from outside; `read` gives the real object."""
         if type(value) not in (list, tuple, dict):
             return value
         if type(value) is tuple and not any(type(v) in (list, dict, tuple) for v in value):
             return value
-        keys = list(value) if type(value) is dict else None
-        items = value.values() if keys is not None else value
-        return Frozen(self, type(value), [self._frozen(v, what) for v in items], keys, what,
-                      source=value)
+        keys = list(value)
+        if type(value) is not dict:
+            keys = list(range(len(value)))
+        elements = [self._frozen(value[k], what, lambda k=k: read()[k])  # type: ignore[misc]
+                    for k in keys]
+        return Frozen(self, type(value), elements, keys if type(value) is dict else None, what,
+                      read=read)
 
     def fresh(self, value: Frozen) -> None:
         """Make sure that a container from outside still is what the trace saw."""
@@ -285,12 +309,15 @@ class Session:
                     keys = range(self.fact(f"the length of {value.what}", len, value))
                 value.elements = [self.host("getitem", operator.getitem, value, k) for k in keys]
                 value.seen = self.hosts
-        elif value.source is not None:
-            source = value.source
-            now = self.fact(f"the contents of {value.what}", lambda: source, guess=source)
-            if now is not source:
-                again = self._frozen(now, value.what)
+        elif value.read is not None:
+            read = value.read
+            now = self.fact(f"the contents of {value.what}", lambda: plain_copy(read()),
+                            guess=plain_copy(read()))
+            again = self._frozen(now, value.what, read)
+            if isinstance(again, Frozen) and again.kind is value.kind:
                 value.elements, value.names = again.elements, again.names
+            else:
+                raise self.broken("SGLC113", f"{value.what} becomes something else")
 
     # -- computing -------------------------------------------------------------------------
     def compute(self, fn: str, *args: Any) -> Any:

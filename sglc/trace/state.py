@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -30,12 +30,13 @@ class TraceState(PromptSurface):
     """A prompt being traced.  `observable`: its variables are those of the run's result."""
 
     __sglc_traced__ = True
-    __slots__ = ("_begin", "_calls", "_forks", "_observable", "_path", "_prompt", "_roles",
-                 "_session", "_variables")
+    __slots__ = ("_begin", "_calls", "_closed", "_forks", "_metas", "_observable", "_path",
+                 "_prompt", "_roles", "_session", "_variables")
 
     def __init__(self, session: Session, prompt: Operand, path: tuple[int, ...] = (), *,
                  observable: bool = False, variables: dict[Any, Any] | None = None,
-                 roles: RoleTracker | None = None, begin: Operand | None = None) -> None:
+                 roles: RoleTracker | None = None, begin: Operand | None = None,
+                 closed: Sequence[tuple[str, Operand, Operand]] = ()) -> None:
         self._session = session
         self._prompt = prompt
         self._path = path
@@ -43,6 +44,8 @@ class TraceState(PromptSurface):
         self._variables: dict[Any, Any] = dict(variables or {})
         self._roles = roles or RoleTracker()
         self._begin = begin  # of the open message's content
+        self._closed = list(closed)  # messages: role, begin and end of the content
+        self._metas: dict[Any, Operand] = {}
         self._calls = 0
         self._forks = 0
 
@@ -64,7 +67,9 @@ class TraceState(PromptSurface):
             history = self._roles.end(part.role)
             end, begin = self._prompt, self._begin
             self._step("prompt.role_end", role=part.role, history=history)
-            if self._observable and begin is not None:
+            assert begin is not None
+            self._closed.append((part.role, begin, end))
+            if self._observable:
                 session.emit("prompt.message", (begin, end), {"role": part.role})
         elif isinstance(part, SpecialToken):
             self._step("prompt.special", token=part.name)
@@ -120,6 +125,10 @@ class TraceState(PromptSurface):
     def _define(self, name: Any, value: Any, operand: Operand | None = None,
                 meta: Operand | None = None) -> None:
         self._variables[name] = value
+        if meta is not None:
+            self._metas[name] = meta
+        else:
+            self._metas.pop(name, None)
         if not self._observable:
             return
         session = self._session
@@ -158,7 +167,8 @@ class TraceState(PromptSurface):
         op = self._session.emit("prompt.fork", (base,), {"size": size}, (types.PROMPT,) * size)
         children = [
             TraceState(self._session, value, (*self._path, ordinal, i),
-                       variables=self._variables, roles=self._roles.copy(), begin=self._begin)
+                       variables=self._variables, roles=self._roles.copy(), begin=self._begin,
+                       closed=self._closed)
             for i, value in enumerate(op.results)]
         return TraceGroup(children, self, base)
 
@@ -197,10 +207,25 @@ class TraceState(PromptSurface):
         raise self._session.broken("SGLC110", f"the program reads {what} while it runs")
 
     def messages(self) -> Any:
-        return self._refuse("messages()")
+        """The closed messages, as a list made at run time."""
+        session = self._session
+        session.read(self._prompt)
+        made = []
+        for role, begin, end in self._closed:
+            span = session.emit("prompt.span", (begin, end), {}, (types.TEXT,)).results[0]
+            text = session.compute("text.lstrip", Sym(session, span, types.TEXT))
+            pairs = (Lit("role"), Lit(role), Lit("content"), text.operand)
+            made.append(session.emit("prompt.compute", pairs, {"fn": "dict"},
+                                     (types.JSON,)).results[0])
+        listed = session.emit("prompt.list", made, {}, (types.JSON,)).results[0]
+        return session.host("list", list, Sym(session, listed, types.ANY))
 
     def get_meta_info(self, name: Any, timeout: float | None = None) -> Any:
-        return self._refuse("get_meta_info()")
+        meta = self._metas.get(name)
+        if meta is None:
+            return None
+        self._session.read(meta)
+        return Sym(self._session, meta, types.ANY)
 
     def error(self) -> Any:
         return self._refuse("error()")

@@ -7,7 +7,7 @@ trace, which answers under a guard, explores both outcomes, or breaks the graph.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sglc.ir import compute, types
@@ -162,17 +162,17 @@ class Frozen:
 
     Reading it is tracing; changing it is a host call on the real object.  operand: the IR value
     that is the real object, for an argument; argument: how to get at it from the arguments;
-    source: the real object itself, for a global.  live: it was changed during the run.  seen: how many host calls had been made when
-    its contents were last known to be as here.
+    read: gives the real object, for a global.  live: it was changed during the run.  seen: how
+    many host calls had been made when its contents were last known to be as here.
     """
 
-    __slots__ = ("argument", "elements", "kind", "live", "names", "operand", "seen", "session", "source",
-                 "what")
+    __slots__ = ("argument", "elements", "kind", "live", "names", "operand", "read",
+                 "seen", "session", "what")
     __sglc_symbolic__ = True
 
     def __init__(self, session: Session, kind: type, elements: list[Any], names: list[Any] | None,
                  what: str, *, operand: Value | None = None, argument: Recipe | None = None,
-                 source: Any = None) -> None:
+                 read: Callable[[], Any] | None = None) -> None:
         self.session = session
         self.kind = kind
         self.elements = elements
@@ -180,7 +180,7 @@ class Frozen:
         self.what = what
         self.operand = operand
         self.argument = argument
-        self.source = source
+        self.read = read
         self.live = False
         self.seen = session.hosts
 
@@ -255,7 +255,7 @@ class Frozen:
         if not hasattr(self.kind, name):
             raise self.session.broken("SGLC111", f"{self.what} has no attribute {name!r}",
                                       raises=True)
-        if self.operand is None and self.source is None:
+        if self.operand is None and self.read is None:
             raise self.session.broken(
                 "SGLC113", f"the method .{name}() of {self.what} may change it",
                 fixes=("work on a copy: list(...) or dict(...)",))

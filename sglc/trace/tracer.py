@@ -47,11 +47,14 @@ class Tracer:
     """Traces one variant of one program.
 
     arguments: parameter name (a `*args` parameter as "*name") -> example value, or MISSING.
-    given: the outcomes of the path's first events, to trace on after a break.
+    given: the outcomes of the path's first events, to trace on after a break; known: what the
+    trace before had read from outside.
     """
 
-    def __init__(self, fn: Any, arguments: Mapping[str, Any], given: Sequence[Any] = ()) -> None:
+    def __init__(self, fn: Any, arguments: Mapping[str, Any], given: Sequence[Any] = (),
+                 known: Sequence[OutsideGuard] = ()) -> None:
         self.fn = fn
+        self.known = {g.name: g for g in known}
         self.arguments = arguments
         self.given = given
         self._rewritten: dict[FunctionType, FunctionType] = {}
@@ -73,7 +76,7 @@ class Tracer:
         program = Program(fn.__name__, [(name.lstrip("*"), _type(v))
                                         for name, v in self.arguments.items()], loc=place)
         recorder = Recorder(Builder(program.body), self.given)
-        self.session = session = Session(recorder, place.file)
+        self.session = session = Session(recorder, place.file, self.known)
         while not recorder.complete:
             session.restart()
             recorder.finish(self._one_path(program))
@@ -92,6 +95,7 @@ class Tracer:
         self._calls, self._paths, self._depth = [0], [()], 0
         root = session.emit("prompt.root", (), {}, (types.PROMPT,))
         state = TraceState(session, root.results[0], observable=True)
+        session.root = lambda: state._prompt
         try:
             result = self._run(self.fn, state, values)
         except PathEnd:

@@ -556,3 +556,203 @@ def test_more_variants_than_are_kept(model: Any, monkeypatch: pytest.MonkeyPatch
         states = p.run_batch(rows, backend=model, seed=1)
     eager = p.run_batch(rows, backend=model, seed=1, mode="eager")
     assert [s.text() for s in states] == [s.text() for s in eager]
+
+
+def test_match_statements(model: Any) -> None:
+    @sgl.program
+    def p(s: Any, q: Any) -> None:
+        s += "x" + q + sgl.select("c", ["one", "two", "three", "four"])
+        match s["c"]:
+            case "one":
+                s += "1" + sgl.gen("a", max_tokens=2)
+            case "two" | "three" if q != "b":
+                s += "23"
+            case other if q == "c":
+                s += "c" + other
+            case rest:
+                s += rest + "!"
+        match q:
+            case "a" | None:
+                s += "A"
+            case _:
+                s += "_"
+
+    same(p, model, ("a",), ("b",), ("c",), ("d",), ("e",), whole=True)
+
+
+def test_messages_and_meta_read_in_the_body(model: Any) -> None:
+    @sgl.program
+    def p(s: Any, q: Any) -> Any:
+        s += sgl.user(q) + sgl.assistant(sgl.gen("a", max_tokens=3))
+        f = s.fork(1)[0]
+        f += sgl.user("again")
+        n = len(f.messages())
+        s += sgl.user(str(s.messages()) + f"{n}" + s.messages()[-1]["content"])
+        return s.messages(), s.get_meta_info("a")["completion_tokens"], s.get_meta_info("zz")
+
+    same(p, model, ("x",), (" y",), whole=True)
+
+
+LOG: list[Any] = []
+
+
+class Agent:
+    count = 0
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.memory: list[Any] = []
+
+    def act(self, x: Any) -> dict[str, Any]:
+        LOG.append(("act", x))
+        self.n += 1
+        return {"n": self.n, "text": f"{x}-{self.n}", "items": [x, "b"]}
+
+    def prompt(self, s: Any, x: Any) -> None:
+        s += f"agent {self.n} says " + x + sgl.gen("p", max_tokens=2)
+
+
+def test_objects_that_change(model: Any) -> None:
+    agent = Agent()
+
+    @sgl.program
+    def p(s: Any, q: Any) -> Any:
+        s += q
+        agent.prompt(s, q)
+        r = agent.act(s["p"])
+        agent.prompt(s, r["text"])
+        agent.n += 10
+        agent.memory.append(r["n"])
+        Agent.count += 1
+        s += f"{agent.n} {len(agent.memory)} {agent.memory[-1]} {Agent.count}"
+        for item in r["items"]:
+            s += item + sgl.gen("i", max_tokens=1)
+        if r["n"] > 1:
+            s += "more"
+        return r["items"], agent.n
+
+    runs: dict[str, list[Any]] = {}
+    for mode in ("eager", "compiled"):
+        LOG.clear()
+        agent.__init__()  # type: ignore[misc]
+        Agent.count = 0
+        got = [outcome(p.run(q, backend=model, mode=mode, seed=5)) for q in ("x", "y", "x")]
+        runs[mode] = [got, list(LOG), agent.n, list(agent.memory), Agent.count]
+    assert runs["compiled"] == runs["eager"]
+
+
+def test_errors_in_host_calls(model: Any) -> None:
+    calls: list[Any] = []
+
+    def fails(x: Any) -> str:
+        calls.append(x)
+        if len(x) > 2:
+            raise ValueError("too long")
+        return "ok"
+
+    def after(x: Any) -> str:
+        calls.append("after")
+        return x
+
+    @sgl.program
+    def p(s: Any, q: Any) -> None:
+        s += "x" + q + sgl.gen("a", max_tokens=3, ignore_eos=True)
+        s += fails(q) + sgl.gen("b", max_tokens=2)
+        s += after("z")
+
+    for mode in ("eager", "compiled"):
+        calls.clear()
+        with pytest.raises(ValueError, match="too long"):
+            p.run("long", backend=model, mode=mode, seed=1)
+        assert calls == ["long"]
+        calls.clear()
+        rows = p.run_batch([("a",), ("long",), ("b",)], backend=model, mode=mode, seed=1)
+        assert [type(r.error()) for r in rows] == [type(None), ValueError, type(None)]
+        assert rows[1]["a"] and rows[0]["b"] is not None
+        assert sorted(calls) == ["a", "after", "after", "b", "long"]
+
+
+def test_a_failed_read_stops_the_calls_behind_it(model: Any) -> None:
+    calls: list[Any] = []
+
+    def note(x: Any) -> str:
+        calls.append(x)
+        return "n"
+
+    @sgl.program
+    def p(s: Any) -> None:
+        s += "x" + note("first")
+        f = s.fork(1)[0]
+        f += "y" * 100_000 + sgl.gen("a", max_tokens=3)  # longer than the context
+        s += note("second")
+        s += f["a"]
+        s += note("never")
+
+    for mode in ("eager", "compiled"):
+        calls.clear()
+        with pytest.raises(sgl.SglcError, match="SGLC501"):
+            p.run(backend=model, mode=mode)
+        assert calls == ["first", "second"]
+
+
+def test_iterators_next_and_lazy_results(model: Any) -> None:
+    log: list[Any] = []
+
+    def numbers() -> Iterator[str]:
+        for i in range(3):
+            log.append(i)
+            yield str(i)
+
+    @sgl.program
+    def p(s: Any) -> None:
+        s += "x"
+        for n in numbers():
+            s += n + sgl.gen("a", max_tokens=1)
+            log.append("body")
+        it = iter(["p", "q"])
+        s += next(it) + next(it)
+
+    runs = []
+    for mode in ("eager", "compiled"):
+        log.clear()
+        runs.append((p.run(backend=model, mode=mode, seed=2).text(), list(log)))
+    assert runs[0] == runs[1] and runs[0][1] == [0, "body", 1, "body", 2, "body"]
+
+
+def test_a_helper_that_returns_an_expression(model: Any) -> None:
+    def ask(q: Any) -> Any:
+        return sgl.user(q) + sgl.assistant(sgl.gen("a", max_tokens=2))
+
+    @sgl.program
+    def p(s: Any, q: Any) -> None:
+        s += ask(q)
+        s += ask(s["a"] + "?")
+
+    same(p, model, ("x",), whole=True)
+
+
+def test_retry_until_valid(model: Any) -> None:
+    tried: list[Any] = []
+
+    def valid(text: Any) -> bool:
+        tried.append(text)
+        return len(set(text)) > 4
+
+    @sgl.program
+    def p(s: Any) -> Any:
+        s += "q"
+        for i in range(5):
+            f = s.fork(1)[0]
+            f += f"try {i}:" + sgl.gen("t", max_tokens=6)
+            if valid(f["t"]):
+                s += f["t"]
+                return i
+        return None
+
+    runs = []
+    for mode in ("eager", "compiled"):
+        tried.clear()
+        state = p.run(backend=model, mode=mode, seed=3)
+        runs.append((state.text(), state.ret_value, list(tried)))
+    assert runs[0] == runs[1]
+    assert p.compile().graph_breaks == 0

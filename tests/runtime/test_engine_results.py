@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -201,6 +203,9 @@ class Spelling:
             return state if self.accepting(state) else None
         state += TOKENIZER.byte_table[token]
         return state if any(t.startswith(state) for t in self.texts) else None
+
+    def jump(self, state: bytes) -> bytes:
+        return os.path.commonprefix([t[len(state):] for t in self.texts if t.startswith(state)])
 
     def accepting(self, state: bytes) -> bool:
         return self.can_end and state in self.texts
