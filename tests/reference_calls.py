@@ -17,6 +17,7 @@ import numpy as np
 
 from sglc.config import RunOptions
 from sglc.runtime.batch import Batch, Row
+from tests.reference_jump import dictated
 
 Span = str | int | tuple[int, ...]  # text, a control token, generated ids
 
@@ -148,6 +149,7 @@ def generate(run: Run, prompt: list[int], p: RunOptions, key: int) -> Generation
     ends = tok.eos_ids | set(p.stop_token_ids)
     never = sorted(tok.special_ids - ends)
     out: list[int] = []
+    ahead: list[int] | None = []  # dictated tokens; None after the last of them
     while True:
         allowed = np.ones(tok.vocab_size, bool)
         if constraint is not None:
@@ -157,6 +159,10 @@ def generate(run: Run, prompt: list[int], p: RunOptions, key: int) -> Generation
                 return Generation(tuple(out), "", {"type": "constraint"})
         if len(out) >= p.max_tokens:
             return Generation(tuple(out), "", {"type": "length", "length": p.max_tokens})
+        if constraint is not None and ahead == []:
+            ahead = dictated(tok, constraint, state, out)
+        if ahead:
+            allowed = np.arange(tok.vocab_size) == ahead[0]
         allowed[never] = False
         going_on = allowed & ~np.isin(np.arange(tok.vocab_size), sorted(ends))
         if len(out) < p.min_tokens and going_on.any():
@@ -166,6 +172,7 @@ def generate(run: Run, prompt: list[int], p: RunOptions, key: int) -> Generation
         if token in ends and not ignored:
             return Generation(tuple(out), "", {"type": "stop", "matched": token})
         out.append(token)
+        ahead = (ahead[1:] or None) if ahead else []
         state = None if constraint is None else constraint.advance(state, token)
         if stopped := find_stop(tok, out, p):
             return stopped

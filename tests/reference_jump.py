@@ -14,7 +14,8 @@ def dictated(tok: Any, constraint: Any, state: Any, out: list[int]) -> list[int]
     words = [pieces[i] for i in out]
     # Look back on at least 32 bytes, from where a token and a character begin.
     cut = next((n for n in range(len(out), 0, -1)
-                if len(b"".join(words[n:])) >= 32 and not within_character(words[n:])), 0)
+                if len(b"".join(words[n:])) >= 32 
+                and not b"\x80" <= words[n][:1] < b"\xc0"), 0)
     before, forced = b"".join(words[cut:]), constraint.jump(state)
     try:
         whole = (before + forced).decode("utf-8")
@@ -38,11 +39,6 @@ def dictated(tok: Any, constraint: Any, state: Any, out: list[int]) -> list[int]
         if not any(straddled(tok, constraint, after, forced[i:]) for i in range(len(held))):
             return new[:n]
     return []
-
-
-def within_character(words: list[bytes]) -> bool:
-    return b"".join(words)[:1] not in (b"", *(bytes([b]) for b in range(128))) \
-        and b"".join(words)[0] < 0xC0
 
 
 def straddled(tok: Any, constraint: Any, after: Any, tail: bytes) -> bool:

@@ -216,7 +216,8 @@ class _Writer:
         members: list[tuple[Node, bool]] = []
         for name in names:
             if not any(name in p.named or p.rest is not None for p in parts):
-                raise Unsupported(f"the keyword `required` with {name!r}, which `properties` lacks,")
+                raise Unsupported(f"the keyword `required` with {name!r}, which `properties` "
+                                  "lacks,")
             value = self.goal(member_goal(parts, name))
             if key_goal and value != NOTHING:
                 raise Unsupported("the keyword `propertyNames` beside `properties`")

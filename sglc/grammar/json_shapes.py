@@ -40,6 +40,7 @@ class Part:
     within: tuple[str, ...] = ()
 
 
+_UNBOUNDED = Range()
 Goal = tuple[Part, ...]
 """The values that fit all parts; no parts: any value."""
 
@@ -80,7 +81,7 @@ class Shape:
     typed: bool = False
     about: frozenset[str] = frozenset()
     values: tuple[Any, ...] | None = None
-    range: Range = Range()
+    range: Range = _UNBOUNDED
     multiple: int | None = None
     least: int = 0
     most: int | None = None

@@ -5,6 +5,8 @@ For writing programs with mutable prompt states, as Python has them.  Knows no P
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sglc.errors import IRError
 from sglc.ir.module import Block, Lit, Op, Operand, Program, Value
 from sglc.ir.signatures import BRANCHES, CHAINS, ROOTS
@@ -19,14 +21,18 @@ class Flow:
     """Facts about one program that stay true while it is written.
 
     same: prompts that are another one under a new name (gathering joins, arguments of regions,
-    further roots) -> that one.  root: the first root.  spine: prompts whose state variable goes
-    on, because the program's end or a joined fork's is in it.
+    further roots) -> that one.  root: the first root.  spine: prompts on the way to the program's
+    end, a joined fork's, or that of a span.  heirs: for prompts on the spine, the ops that take
+    their state variable on (one on each way through branches).  scopes: spans that are all of what a state adds between two points
+    of a block.
     """
 
     def __init__(self, program: Program) -> None:
         self.same: dict[Value, Value] = {}
         self.root: Value | None = None
         self.spine: set[Value] = set()
+        self.heirs: dict[Value, set[Op]] = {}
+        self.scopes: set[Op] = set()
         self._index: dict[Op, int] = {}
         self._last: dict[Block, dict[Value, int]] = {}
         self._reads: dict[Op, set[Value]] = {}
@@ -36,7 +42,6 @@ class Flow:
         for op in program.walk():
             if op.name in _EXPRESSIONS and len(op.results[0].uses) == 1:
                 self._inlined.add(op)
-        self._scan(program.body)
         end = program.body.terminator
         if end is not None and end.operands:
             self._mark(end.operands[0])
@@ -45,10 +50,20 @@ class Flow:
                 self._mark(op.operands[0])
                 for child in op.operands[2:]:
                     self._mark(child)
+        for op in program.walk():
+            if op.name == "prompt.span":
+                self._mark(op.operands[1])
+                if self._is_scope(op):
+                    self.scopes.add(op)
+        self._scan(program.body)
 
     def is_inlined(self, op: Op) -> bool:
         """Whether the op is written where its one user is."""
         return op in self._inlined
+
+    def is_heir(self, op: Op, prompt: Value) -> bool:
+        """Whether the state variable at the prompt goes on with `op`."""
+        return op in self.heirs.get(prompt, ())
 
     def is_live_after(self, value: Value, op: Op) -> bool:
         """Whether something reads the value after `op`, on a way that goes through it."""
@@ -115,9 +130,7 @@ class Flow:
             read: set[Value] = set()
             names: set[object] = set()
             if op.name not in _SILENT and op not in self._inlined:
-                operands = op.operands[:op.attrs.get("args")] if op.name == "prompt.host" \
-                    else op.operands
-                for operand in operands:
+                for operand in self._operands(op):
                     self._leaves(operand, read)
             for region in op.regions:
                 read |= self._scan(region)
@@ -133,6 +146,12 @@ class Flow:
         self._last[block] = last
         return set(last)
 
+    def _operands(self, op: Op) -> Sequence[Operand]:
+        """The operands that are written."""
+        if op.name == "prompt.host":
+            return op.operands[:op.attrs.get("args")]
+        return op.operands[1:] if op in self.scopes else op.operands
+
     def _leaves(self, operand: Operand, into: set[Value]) -> None:
         if isinstance(operand, Lit):
             return
@@ -143,14 +162,17 @@ class Flow:
         else:
             into.add(self.same.get(operand, operand))
 
-    def _mark(self, operand: Operand) -> None:
+    def _mark(self, end: Operand) -> None:
         """Put the way from the root, or from the fork, to a prompt on the spine."""
-        todo = [operand]
+        todo: list[tuple[Operand, Op | None]] = [(end, None)]
         while todo:
-            at = todo.pop()
+            at, heir = todo.pop()
             if not isinstance(at, Value):
                 continue
             at = self.same.get(at, at)
+            heirs = self.heirs.setdefault(at, set())
+            if heir is not None and all(_is_same_way(heir, other) for other in heirs):
+                heirs.add(heir)
             if at in self.spine:
                 continue
             self.spine.add(at)
@@ -158,9 +180,42 @@ class Flow:
             if op is None or op.name == "prompt.fork":
                 continue
             if op.name in BRANCHES:
-                todo.extend(r.ops[-1].operands[at.index] for r in op.regions if r.ops)
+                todo.extend((r.ops[-1].operands[at.index], op) for r in op.regions if r.ops)
             elif op.name in CHAINS or op.name == "prompt.join":
-                todo.append(op.operands[0])
+                todo.append((op.operands[0], op))
+
+    def _is_scope(self, span: Op) -> bool:
+        begin, end = (self.same.get(o, o) for o in span.operands if isinstance(o, Value))
+        at = end
+        while at is not begin:
+            op = at.op
+            if op is None or op.block is not span.block or op.name in BRANCHES:
+                return False
+            before = op.operands[0]
+            if not isinstance(before, Value):
+                return False
+            before = self.same.get(before, before)
+            if not self.is_heir(op, before):
+                return False
+            at = before
+        return True
+
+
+def _is_same_way(a: Op, b: Op) -> bool:
+    """Whether two ops are in different arms of a branch, or one inside the other."""
+    above_a, above_b = _arms_above(a), _arms_above(b)
+    return (a is b or a in above_b or b in above_a
+            or any(above_b.get(op, arm) is not arm for op, arm in above_a.items()))
+
+
+def _arms_above(op: Op) -> dict[Op, Block]:
+    """The ops that `op` is in, and by which region."""
+    found: dict[Op, Block] = {}
+    block = op.block
+    while block is not None and isinstance(block.parent, Op):
+        found[block.parent] = block
+        block = block.parent.block
+    return found
 
 
 def canonical_forks(program: Program) -> None:

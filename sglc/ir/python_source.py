@@ -40,7 +40,15 @@ class Branch:
     arms: list[tuple[str | None, list[Statement]]]
 
 
-Statement = Line | Add | Branch
+@dataclass(slots=True)
+class With:
+    """A `with` block."""
+
+    what: str
+    body: list[Statement]
+
+
+Statement = Line | Add | Branch | With
 
 
 def render(statements: Sequence[Statement], depth: int) -> list[str]:
@@ -52,6 +60,10 @@ def render(statements: Sequence[Statement], depth: int) -> list[str]:
         statement = statements[index]
         if isinstance(statement, Branch):
             _branch(statement, depth, out)
+            index += 1
+        elif isinstance(statement, With):
+            out.append(f"{indent}with {statement.what}:")
+            out += render(statement.body, depth + 1)
             index += 1
         elif isinstance(statement, Line):
             out.append(indent + statement.text)

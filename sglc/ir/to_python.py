@@ -21,7 +21,7 @@ from sglc.ir import python_text
 from sglc.ir.clone import clone_module
 from sglc.ir.module import Block, Lit, Module, Op, Operand, Program, Value
 from sglc.ir.prompt_flow import Flow, canonical_forks
-from sglc.ir.python_source import Add, Branch, Line, Statement, render
+from sglc.ir.python_source import Add, Branch, Line, Statement, With, render
 from sglc.ir.python_text import FormatPart, Source, text_literal
 
 _HEADER = "import sglc as sgl\n"
@@ -72,19 +72,21 @@ class _Group:
 
 @dataclass(slots=True)
 class _Arm:
-    """What holds which prompt where an arm of a branch begins or ends."""
+    """An arm of a branch (or the whole body) while it is written.
+
+    holders: for each prompt the state variables that are at it; the first one goes on along the
+    spine.  defined: which value a variable of a state has now.  born: after how many statements a
+    prompt was reached.
+    """
 
     holders: dict[Value, list[str]]
     defined: dict[tuple[str, object], Value]
+    born: dict[Value, int] = field(default_factory=dict)
     statements: list[Statement] = field(default_factory=list)
 
 
 class _Writer:
-    """Writes one program.
-
-    holders: for each prompt the state variables that are at it; the first one goes on along the
-    spine.  defined: which value a variable of a state has now.  known: how values are written.
-    """
+    """Writes one program.  known: how values are written; at: the arm that is being written."""
 
     def __init__(self, program: Program, name: str) -> None:
         self.program = program
@@ -135,6 +137,8 @@ class _Writer:
             self.local(op.results[0], self.expression(op))
         elif name == "text":
             self.local(op.results[0], Source(f"{self.holder(op, op.operands[0])}.text()"))
+        elif op in self.flow.scopes:
+            self.scope(op)
         elif name == "span":
             begin, end = (self.holder(op, o) for o in op.operands)
             self.local(op.results[0], Source(f"{end}.text()[len({begin}.text()):]"))
@@ -170,24 +174,45 @@ class _Writer:
                     else python_text.select_call(op, self.write))
             self.define(state, op.attrs.get("name"), op.results[1], op)
             self.at.statements.append(Add(state, call))
-        self.at.holders[op.results[0]] = [state]
+        self.reached(op.results[0], state)
+
+    def reached(self, prompt: Value, state: str) -> None:
+        """The state variable is at the prompt now."""
+        self.at.holders[prompt] = [state]
+        self.at.born[prompt] = len(self.at.statements)
+
+    def scope(self, op: Op) -> None:
+        """`with state.var_scope(...)` around the statements that a span is about."""
+        begin, end = (self.prompt(o) for o in op.operands)
+        state = self.held(op, end)[0]
+        inside = begin.op is not None and begin.op.block is op.block and begin.op.name != "prompt.root"
+        first = self.at.born.get(begin) if inside else 0
+        if first is None:
+            raise unwritable("a scope that overlaps another one", op.loc)
+        value = op.results[0]
+        bind = next((u for u in value.uses if u.name == "prompt.bind"), None)
+        name = self.names.fresh(value.name or "text") if bind is None else bind.attrs["name"]
+        body = self.at.statements[first:]
+        del self.at.statements[first:]
+        self.at.born = {p: at for p, at in self.at.born.items() if at <= first}
+        self.define(state, name, value, op)
+        self.at.statements.append(With(f"{state}.var_scope({text_literal(str(name))})", body))
+        self.at.born[end] = len(self.at.statements)
 
     def step(self, op: Op) -> str:
         """The state variable that goes on with `op`; its prompt keeps one if it is needed."""
         prompt = self.prompt(op.operands[0])
         holders = self.held(op, prompt)
-        on_spine = op.results[0] in self.flow.spine
         needed = self.flow.is_live_after(prompt, op)
-        if on_spine:
+        if self.flow.is_heir(op, prompt):
             state = holders[0]
             if needed and len(holders) == 1:
                 holders.append(self.fork_one(state))
             holders.remove(state)
             return state
-        keep = needed or prompt in self.flow.spine
-        if len(holders) > 1:
-            return holders.pop()
-        return self.fork_one(holders[0]) if keep else holders.pop()
+        if needed and len(holders) == 1:
+            return self.fork_one(holders[0])
+        return holders.pop()
 
     def fork_one(self, state: str) -> str:
         name = self.names.fresh("f")
@@ -217,13 +242,13 @@ class _Writer:
         if size == 1 and not joined:
             name = self.names.fresh("f")
             self.line(f"{name} = {owner}.fork(1)[0]")
-            self.at.holders[op.results[0]] = [name]
+            self.reached(op.results[0], name)
             return
         group = _Group(self.names.fresh("forks"), owner, size)
         self.groups.append(group)
         self.line(f"{group.name} = {owner}.fork({size})")
         for i, result in enumerate(op.results):
-            self.at.holders[result] = [f"{group.name}[{i}]"]
+            self.reached(result, f"{group.name}[{i}]")
 
     def join_(self, op: Op) -> None:
         if op.attrs["mode"] == "gather_variable":
@@ -240,7 +265,7 @@ class _Writer:
             holders.append(self.fork_one(owner))
         holders.remove(owner)
         self.line(f'{group.name}.join("{op.attrs["mode"]}")')
-        self.at.holders[op.results[0]] = [owner]
+        self.reached(op.results[0], owner)
 
     # -- variables -------------------------------------------------------------------------
     def define(self, state: str, name: object, value: Value, op: Op) -> None:
@@ -312,11 +337,11 @@ class _Writer:
                 h in arm.holders.get(prompt, ()) for arm in ends)]
         for result in op.results:
             if result in results and result.type.name == "prompt":
-                before.holders[result] = [results[result]]
+                self.reached(result, results[result])
             elif result in results:
                 self.known[result] = Source(results[result])
             elif result in self.flow.spine:
-                before.holders[result] = [self.one_state(op, result, ends)]
+                self.reached(result, self.one_state(op, result, ends))
 
     def one_state(self, op: Op, result: Value, ends: list[_Arm]) -> str:
         """The state variable that all arms moved along the spine."""

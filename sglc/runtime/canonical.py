@@ -54,7 +54,7 @@ class Canonical:
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
-            if error.end < len(data) or error.start < len(before):
+            if error.reason != "unexpected end of data" or error.start < len(before):
                 return []
             data = data[:error.start]  # all but the beginning of a character
             text = data.decode()

@@ -14,13 +14,15 @@ import operator
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sglc.ir import compute, types
 from sglc.lang import expressions
+from sglc.trace.hosts import FromOutside, ReadState
 from sglc.trace.hosts import call as call_value
+from sglc.trace.outline import Outlined, bound, run_outlined
 from sglc.trace.symbols import (
     Frozen,
     HostMethod,
@@ -75,8 +77,10 @@ def traced(value: Any) -> bool:
 class Hooks:
     """The hooks of one function: where it reads outside names, and the tracer it belongs to."""
 
-    def __init__(self, tracer: Tracer, fn: FunctionType) -> None:
+    def __init__(self, tracer: Tracer, fn: FunctionType,
+                 outlined: Sequence[Outlined] = ()) -> None:
         self.tracer = tracer
+        self.statements = [(o, o.function(fn)) for o in outlined]
         self.session = tracer.session
         self.fn = fn
         self.cells = dict(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True))
@@ -496,6 +500,37 @@ class Hooks:
         if isinstance(left, list) and isinstance(right, Frozen):
             right = list(right)
         return _INPLACE[op](left, right)
+
+    # -- outlined statements ----------------------------------------------------------------
+    def outlined(self, number: int, *given: tuple[str, Callable[[], Any]]) -> Any:
+        """A `try` statement, as one host call over the variables it reads."""
+        statement, function = self.statements[number]
+        names: list[str] = []
+        values: list[Any] = []
+        for name, get in given:
+            try:
+                value = get()
+            except NameError:  # not bound yet
+                continue
+            if traced(value):
+                keys = statement.reads.get(name)
+                if keys is None or not hasattr(value, "get_var"):
+                    raise self.session.broken("SGLC111", "a prompt state is used inside try",
+                                              fixes=("move what uses it out of the try",))
+                value = ReadState({k: value[k] for k in keys})
+            elif type(value) in (list, dict, set) or isinstance(value, expressions.Expr):
+                raise self.session.broken(
+                    "SGLC113", f"a {type(value).__name__} of the program's own is used inside try")
+            names.append(name)
+            values.append(value)
+        for name in statement.closure:
+            cell = self.cells[name]
+            names.append(name)
+            values.append(FromOutside(lambda c=cell: c.cell_contents))  # type: ignore[misc]
+        return self.session.host("try", run_outlined, function, tuple(names), *values)
+
+    def bound(self, result: Any, name: str) -> Any:
+        return self.session.host("variable", bound, result, name)
 
     def context(self, manager: Any) -> Any:
         if traced(manager) or isinstance(manager, expressions.RoleScope):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sglc.trace.guards import MISSING, Recipe, evaluate, snapshot
+from sglc.trace.outline import Reads, check_bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,20 @@ class Made:
 
 class Real:
     """The kind of a `Made` that is an object from outside: its one item reads it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FromOutside:
+    """An argument that is read from outside when the call is made."""
+
+    read: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadState:
+    """An argument that stands for a prompt state: variables of it, read before the call."""
+
+    values: dict[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +91,12 @@ class HostCall:
 def build(template: Any, values: Sequence[Any]) -> Any:
     """The value of a template."""
     if isinstance(template, Slot):
-        return values[template.index]
+        return check_bound(values[template.index])
     if isinstance(template, Made):
         if template.kind is Real:
             return template.items[0]()
+        if template.kind is Reads:
+            return Reads(dict(build(i, values) for i in template.items))
         items = [build(i, values) for i in template.items]
         if template.kind is dict:
             return dict(items)

@@ -16,6 +16,7 @@ from typing import Any
 
 from sglc.errors import Place
 from sglc.trace.breaks import GraphBreak
+from sglc.trace.outline import Outlined, outlines
 
 _HOOKS = "__sglc__"
 
@@ -43,9 +44,8 @@ def source_tree(fn: FunctionType) -> ast.FunctionDef:
     return node
 
 
-def rewrite(fn: FunctionType) -> tuple[CodeType, tuple[str, ...]]:
-    """The rewritten function's code (a module that defines it inside a factory), and the names
-    that it reads from outside itself."""
+def rewrite(fn: FunctionType) -> tuple[CodeType, tuple[Outlined, ...]]:
+    """The rewritten function's code (a module that defines it), and its outlined statements."""
     node = source_tree(fn)
     file = fn.__code__.co_filename
     _Check(file).visit(node)
@@ -59,11 +59,11 @@ def rewrite(fn: FunctionType) -> tuple[CodeType, tuple[str, ...]]:
     node.args.defaults = [ast.copy_location(ast.Constant(None), d) for d in node.args.defaults]
     node.args.kw_defaults = [None if d is None else ast.copy_location(ast.Constant(None), d)
                              for d in node.args.kw_defaults]
-    rewriter = _Rewrite(set(outside))
+    rewriter = _Rewrite(set(outside), set(fn.__code__.co_freevars))
     node.body = [s for stmt in node.body for s in _as_list(rewriter.visit(stmt))]
     module = ast.Module([node], [])
     ast.fix_missing_locations(module)
-    return compile(module, file, "exec"), outside
+    return compile(module, file, "exec"), tuple(rewriter.outlined)
 
 
 def _outside_names(fn: FunctionType, node: ast.FunctionDef) -> tuple[str, ...]:
@@ -108,6 +108,8 @@ class _Check(ast.NodeVisitor):
     }
 
     def visit(self, node: ast.AST) -> None:
+        if isinstance(node, ast.Try) and outlines(node):
+            return  # it runs as it is, in one host call
         what = self._REFUSED.get(type(node))
         if what is None and type(node).__name__ == "TryStar":
             what = "try"
@@ -171,9 +173,11 @@ def _lambda(body: ast.expr) -> ast.Lambda:
 class _Rewrite(ast.NodeTransformer):
     """Puts the hooks in."""
 
-    def __init__(self, outside: set[str]) -> None:
+    def __init__(self, outside: set[str], closure: set[str]) -> None:
         self.outside = outside
+        self.closure = closure
         self.matches = 0
+        self.outlined: list[Outlined] = []
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if isinstance(node.ctx, ast.Load) and node.id in self.outside:
@@ -301,6 +305,22 @@ class _Rewrite(ast.NodeTransformer):
         load = ast.copy_location(ast.Name(node.target.id, ast.Load()), node)  # type: ignore
         value = _hook("augment", load, ast.Constant(type(node.op).__name__), node.value, at=node)
         return ast.copy_location(ast.Assign([node.target], value), node)
+
+    def visit_Try(self, node: ast.Try) -> list[ast.stmt]:
+        """One host call, then the variables that it bound."""
+        outlined = Outlined(node, self.outside, self.closure)
+        self.outlined.append(outlined)
+        result = f"__sglc_out_{len(self.outlined)}"
+        given = [ast.Tuple([ast.Constant(n), _lambda(ast.copy_location(
+            ast.Name(n, ast.Load()), node))], ast.Load())
+            for n in outlined.locals if n not in outlined.closure]
+        out: list[ast.stmt] = [ast.copy_location(ast.Assign(
+            [ast.Name(result, ast.Store())],
+            _hook("outlined", ast.Constant(len(self.outlined) - 1), *given, at=node)), node)]
+        for name in outlined.stores:
+            value = _hook("bound", ast.Name(result, ast.Load()), ast.Constant(name), at=node)
+            out.append(ast.copy_location(ast.Assign([ast.Name(name, ast.Store())], value), node))
+        return out
 
     def visit_Match(self, node: ast.Match) -> list[ast.stmt]:
         """A chain of ifs over comparisons."""

@@ -23,14 +23,17 @@ from sglc.trace.guards import (
 )
 from sglc.trace.hosts import (
     Before,
+    FromOutside,
     HostCall,
     Made,
+    ReadState,
     Real,
     Slot,
     describe_iterable,
     is_end,
     next_or_end,
 )
+from sglc.trace.outline import Reads
 from sglc.trace.symbols import Frozen, Method, Sym, contains_symbol, is_symbolic
 
 ASSUMED_COUNT = 2  # for lengths and counts that `sglc compile` does not know
@@ -172,6 +175,12 @@ class Session:
             return Made(Real, (value.read,)) if value.read is not None else Made(
                 value.kind, tuple(self._template(v, operands, depth - 1)
                                   for v in (value if value.names is None else value._items())))
+        if isinstance(value, FromOutside):
+            return Made(Real, (value.read,))
+        if isinstance(value, ReadState):
+            return Made(Reads, tuple(
+                Made(tuple, (k, self._template(v, operands, depth - 1)))
+                for k, v in value.values.items()))
         if getattr(type(value), "__sglc_traced__", False) or isinstance(value, Method):
             raise self.broken("SGLC111", "a prompt state is handed to Python that is not traced")
         if type(value) in (list, tuple, set, frozenset, dict):

@@ -131,8 +131,8 @@ class Tracer:
             raise self.session.broken("SGLC120", "functions are nested too deeply")
         hooked = self._rewritten.get(fn)
         if hooked is None:
-            code, _ = rewrite(fn)
-            hooked = self._rewritten[fn] = instantiate(code, fn, Hooks(self, fn))
+            code, outlined = rewrite(fn)
+            hooked = self._rewritten[fn] = instantiate(code, fn, Hooks(self, fn, outlined))
         try:
             inspect.signature(fn).bind(*args, **kwargs)
         except TypeError as e:

@@ -170,10 +170,29 @@ def bye_arguments(rng: Random) -> dict[str, Any]:
     return {"user": tag(rng), "opening": text(rng)}
 
 
+# -- the messages so far, handed to the host -------------------------------------------------
+def save(user: str, messages: list[dict[str, str]]) -> int:
+    CALLS.append((user, "save", messages))
+    return len(messages)
+
+
+@sgl.program
+def saved_messages(s: Any, user: str, question: str) -> int:
+    s += sgl.user(question) + sgl.assistant(sgl.gen("answer", max_tokens=6))
+    n = save(user, s.messages())
+    s += sgl.user(f"{n} messages are saved.") + sgl.assistant(sgl.gen("end", max_tokens=4))
+    return n
+
+
+def user_arguments(rng: Random) -> dict[str, Any]:
+    return {"user": tag(rng), "question": question(rng)}
+
+
 SPECS = [
     Spec(mt_bench, two_questions), Spec(multi_turn, turns_arguments),
     Spec(chat_with_history, history_arguments), Spec(chat_that_grows, history_arguments),
     Spec(few_shot_chat, time_arguments), Spec(scopes, topic_arguments),
     Spec(by_hand, prompt_arguments), Spec(two_personas, personas_arguments),
     Spec(until_bye, bye_arguments),
+    Spec(saved_messages, user_arguments),
 ]

@@ -211,10 +211,21 @@ def message_arguments(rng: Random) -> dict[str, Any]:
     return {"ticket": tag(rng), "message": rng.choice((text(rng), question(rng), "  "))}
 
 
+# -- reading the scores of a choice ------------------------------------------------------------
+@sgl.program
+def confidence(s: Any, question: str) -> float:
+    s += question + " " + sgl.select("answer", ["yes", "no"])
+    scores = s.get_meta_info("answer")["normalized_prompt_logprobs"]
+    if max(scores) - min(scores) < 0.5:
+        s += " (unsure)" + sgl.gen("doubt", max_tokens=4)
+    return max(scores)
+
+
 SPECS = [
     Spec(hellaswag, endings_arguments), Spec(gsm8k, question_arguments),
     Spec(mmlu_of_rivers, options_arguments), Spec(few_shot_labels, labels_arguments),
     Spec(router, request_arguments), Spec(cascade, item_arguments),
     Spec(lookup_by_choice, question_arguments), Spec(match_on_a_choice, command_arguments),
     Spec(parameters, parameters_arguments), Spec(moderation, message_arguments),
+    Spec(confidence, question_arguments),
 ]

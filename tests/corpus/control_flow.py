@@ -35,7 +35,7 @@ def formats(s: Any, label: str, count: int, price: float, flag: bool, tags: list
     s += f"{count:04d}|{count:+}|{count * 2 - 1}|{count / 3:.3f}|{price:.2f}|{price:8.1e}|{flag}\n"
     s += f"{tags[0]}|{len(tags)}|{', '.join(tags)}|{size['x']}x{size['y']:>4}|{extra}|{extra!r}\n"
     s += f"{label} " f"{'many' if count > 5 else 'few'} {{braces}} {f'<{count}>':>6}\n"
-    s += "%s and %s, " % (label, count) + "{0} {1} {0}".format(label, count)  # noqa: UP030,UP031,UP032
+    s += "%s and %s, " % (label, count) + "{0} {1} {0}".format(label, count)  # noqa: UP031, UP032
     s += sgl.gen("a", max_tokens=6, ignore_eos=True)
     a = s["a"]
     s += f"|{a}|{a!r}|{a:>12}|{a.strip():.3}|{len(a)}|{a == label}|{a[0]}{a[-2:]}|"
@@ -227,6 +227,22 @@ def aside_arguments(rng: Random) -> dict[str, Any]:
     return {"question": text(rng)}
 
 
+# -- a calculator in the body -----------------------------------------------------------------
+@sgl.program
+def calculator(s: Any, a: int, b: int) -> int:
+    s += f"{a} + {b} = " + sgl.gen("x", regex="[1-9][0-9]?") + "\n"
+    error = int(s["x"]) - (a + b)
+    if error == 0:
+        s += "Right."
+    else:
+        s += f"Off by {abs(error)}." + sgl.gen("again", max_tokens=4)
+    return error
+
+
+def sum_arguments(rng: Random) -> dict[str, Any]:
+    return {"a": rng.randint(1, 40), "b": rng.randint(1, 40)}
+
+
 SPECS = [
     Spec(everywhere, everywhere_arguments), Spec(formats, formats_arguments),
     Spec(container_formats, container_arguments), Spec(cleaning, topic_arguments),
@@ -234,4 +250,5 @@ SPECS = [
     Spec(comprehensions, groups_arguments), Spec(early_return, query_arguments),
     Spec(guarded_calls, ticket_arguments), Spec(guess_the_number, secret_arguments),
     Spec(own_variables, numbers_arguments), Spec(side_thoughts, aside_arguments),
+    Spec(calculator, sum_arguments),
 ]

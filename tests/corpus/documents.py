@@ -155,7 +155,7 @@ def retry_arguments(rng: Random) -> dict[str, Any]:
 @sgl.program
 def loads_in_the_body(s: Any, topic: str) -> dict[str, Any]:
     s += f"Facts about {topic}: "
-    s += sgl.gen("raw", regex=r'\{"size": [1-9], "kind": "(old|new)"\}')
+    s += sgl.gen("raw", max_tokens=40, regex=r'\{"size": [1-9], "kind": "(old|new)"\}')
     facts = json.loads(s["raw"])
     s += f"\nIt is {facts['kind']} and has size {facts['size']}."
     if facts["kind"] == "old" and facts["size"] > 5:
@@ -185,10 +185,45 @@ def table_arguments(rng: Random) -> dict[str, Any]:
         for _ in range(rng.randint(1, 3))]}
 
 
+# -- an argument changed by a library, then read ----------------------------------------------
+@sgl.program
+def shuffled(s: Any, seed: int, documents: list[str]) -> None:
+    Random(seed).shuffle(documents)
+    for document in documents:
+        s += document + "\n"
+    s += "The last one:" + sgl.gen("last", max_tokens=5)
+
+
+def shuffled_arguments(rng: Random) -> dict[str, Any]:
+    return {"seed": rng.randint(0, 99), "documents": words(rng, 2, 5)}
+
+
+
+# -- a list of the body's own is handed over and not looked at again --------------------------
+def best_of(document: str, candidates: list[str]) -> str:
+    CALLS.append((document, "best_of", list(candidates)))
+    return sorted(candidates)[-1]
+
+
+@sgl.program
+def best_candidate(s: Any, document: str, size: int) -> None:
+    s += document + "\n"
+    candidates = []
+    for i in range(size):
+        s += f"Title {i}:" + sgl.gen("title", max_tokens=5, stop="\n") + "\n"
+        candidates.append(s["title"])
+    s += "The best is" + best_of(document, candidates) + "." + sgl.gen("end", max_tokens=3)
+
+
+def candidates_arguments(rng: Random) -> dict[str, Any]:
+    return {"document": tag(rng) + " " + text(rng), "size": rng.randint(1, 3)}
+
+
 SPECS = [
     Spec(map_reduce, documents_arguments), Spec(multi_document_qa, documents_arguments),
     Spec(line_retrieval, lines_arguments), Spec(json_decode_regex, document_arguments),
     Spec(json_character, name_arguments), Spec(long_json, document_arguments),
     Spec(extract_fields, fields_arguments), Spec(retry_until_valid, retry_arguments),
     Spec(loads_in_the_body, topic_arguments), Spec(table_question, table_arguments),
+    Spec(shuffled, shuffled_arguments), Spec(best_candidate, candidates_arguments),
 ]

@@ -30,7 +30,21 @@ TOKENIZERS = ("bytes", "small") if SLOW else ("bytes",)
 SEED = 5
 
 # Programs without an expected break that break today, and the code.
-NOT_YET: dict[str, str] = {}
+NOT_YET: dict[str, str] = {
+    "best_candidate": "SGLC113",  # a list of the body's own is handed over
+    "cascade": "SGLC111",  # a path that no outcome of the select takes
+    "comprehensions": "SGLC111", "debate": "SGLC111", "extract_fields": "SGLC111",
+    "llm_judge": "SGLC110", "map_reduce": "SGLC111",  # zip(..., strict=True)
+    "fallible_plan": "SGLC111", "guarded_calls": "SGLC111",  # try around host calls only
+    "newspaper": "SGLC110",  # ret_value of a nested program
+    "own_variables": "SGLC111",  # a dict as a variable
+    "review": "SGLC114",  # a bound method as a program
+}
+# Programs that are wrong today, and how.
+WRONG: dict[str, str] = {
+    "letters": "a keyword name= of a host call is taken for the tracer's own",
+    "shuffled": "a gen that ran ahead of a failed check keeps its result",
+}
 
 MODULES = {p.stem: importlib.import_module(f"tests.corpus.{p.stem}")
            for p in sorted(Path(__file__).parent.glob("*.py"))
@@ -39,6 +53,8 @@ PROGRAMS: dict[str, tuple[Spec, list[Any]]] = {
     spec.program.name: (spec, module.CALLS)
     for module in MODULES.values() for spec in module.SPECS}
 
+NAMES = [pytest.param(name, marks=pytest.mark.xfail(reason=WRONG[name])) if name in WRONG else name
+         for name in sorted(PROGRAMS)]
 EXPECTATION = re.compile(r"# expect: (SGLC\d{3})")
 
 
@@ -83,7 +99,7 @@ def make_rows(name: str, spec: Spec) -> list[dict[str, Any]]:
     return [spec.arguments(rng) for _ in range(ROWS)]
 
 
-@pytest.mark.parametrize("name", sorted(PROGRAMS))
+@pytest.mark.parametrize("name", NAMES)
 def test_the_graph_breaks_where_the_program_says(name: str) -> None:
     spec, calls = PROGRAMS[name]
     calls.clear()
@@ -96,7 +112,7 @@ def test_the_graph_breaks_where_the_program_says(name: str) -> None:
         assert {d.code for d in breaks} == expected(spec)
 
 
-@pytest.mark.parametrize("name", sorted(PROGRAMS))
+@pytest.mark.parametrize("name", NAMES)
 def test_compiled_is_eager(name: str, model: Any) -> None:
     spec, calls = PROGRAMS[name]
     rows = make_rows(name, spec)

@@ -113,7 +113,7 @@ def function_call(s: Any, session: str, request: str, tools: list[dict[str, str]
     s += sgl.user(request)
     with s.assistant():
         s += "call " + sgl.gen("name", choices=[t["name"] for t in tools])
-        s += " with " + sgl.gen("parameters", regex=r'\{"value": [1-9][0-9]{0,2}\}')
+        s += " with " + sgl.gen("parameters", 20, regex=r'\{"value": [1-9][0-9]{0,2}\}')
     result = dispatch(session, s["name"], s["parameters"])
     s += sgl.user(f"{result['name']} returned {result['result']}")
     if result["ok"]:

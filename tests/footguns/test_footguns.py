@@ -442,14 +442,6 @@ def test_endless_exploration_breaks(model: Any) -> None:
 
 def test_what_the_tracer_does_not_follow(model: Any) -> None:
     @sgl.program
-    def tries(s: Any) -> None:
-        s += "x"
-        try:
-            s += str(1 // 0)
-        except ZeroDivisionError:
-            s += "caught" + sgl.gen("a", max_tokens=2)
-
-    @sgl.program
     def imports(s: Any) -> None:
         import math
 
@@ -467,7 +459,7 @@ def test_what_the_tracer_does_not_follow(model: Any) -> None:
         if (n := len("abc")) > 2:
             s += str(n) + sgl.gen("a", max_tokens=2)
 
-    for program in (tries, imports, deletes, walrus):
+    for program in (imports, deletes, walrus):
         same(program, model, (), whole=False)
 
 
@@ -756,3 +748,51 @@ def test_retry_until_valid(model: Any) -> None:
         runs.append((state.text(), state.ret_value, list(tried)))
     assert runs[0] == runs[1]
     assert p.compile().graph_breaks == 0
+
+
+def test_try_around_host_calls(model: Any) -> None:
+    seen: list[Any] = []
+    limit = 1
+
+    @sgl.program
+    def p(s: Any, q: Any) -> Any:
+        s += "x" + q + sgl.gen("j", regex=r'\{"k": [0-3]\}|[a-c]{3}')
+        value = "none"
+        try:
+            seen.append("in")
+            data = json.loads(s["j"])
+            value = data["k"]
+            ok = value > limit
+        except ValueError as e:
+            seen.append(type(e).__name__)
+            ok = False
+        finally:
+            seen.append("out")
+        if ok:
+            s += f"big {value}" + sgl.gen("a", max_tokens=2)
+        else:
+            s += f"small {value}"
+        return value
+
+    runs = []
+    for mode in ("eager", "compiled"):
+        seen.clear()
+        got = [outcome(p.run(q, backend=model, mode=mode, seed=i))
+               for i, q in enumerate("abcdefgh")]
+        runs.append((got, list(seen)))
+    assert runs[0] == runs[1]
+    assert {"JSONDecodeError"} < set(runs[0][1])
+    assert p.compile("x").graph_breaks == 0
+
+
+def test_a_state_inside_try_runs_eagerly(model: Any) -> None:
+    @sgl.program
+    def p(s: Any) -> None:
+        s += "x"
+        try:
+            s += sgl.gen("a", max_tokens=2) + tool(1)
+            raise KeyError("x")
+        except KeyError:
+            s += "caught"
+
+    same(p, model, (), whole=False)

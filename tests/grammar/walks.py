@@ -8,6 +8,7 @@ import numpy as np
 from toy_tokenizers import TableTokenizer
 
 import sglc.grammar as grammar
+from sglc.grammar.automaton import Automaton
 
 
 def allowed(constraint: grammar.Constraint, state: object, size: int) -> set[int]:
@@ -43,3 +44,30 @@ def walk(constraint: grammar.Constraint, tokenizer: TableTokenizer, rng: random.
         text = tokenizer.table[token]
         assert forced.startswith(text) or text.startswith(forced)
         assert len(ids) < 20 * most
+
+
+def random_text(machine: Automaton, rng: random.Random, most: int = 60) -> str:
+    """A random text of the automaton's language; soon done after `most` characters."""
+    far = len(machine.rows)
+    left = [0 if accepts else far for accepts in machine.accepting]
+    changed = True
+    while changed:
+        changed = False
+        for q, row in enumerate(machine.rows):
+            best = min((left[t] + 1 for t in row.values()), default=far)
+            if best < left[q]:
+                left[q], changed = best, True
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    for lo, hi, atom in machine.atoms.intervals():
+        ranges.setdefault(atom, []).append((lo, hi))
+    q, out = 0, []
+    while not (machine.accepting[q] and (rng.random() < 0.3 or not machine.rows[q])):
+        row = machine.rows[q]
+        moves = list(row.items())
+        if len(out) > most:
+            if not left[q]:
+                break
+            moves = [(a, t) for a, t in moves if left[t] < left[q]]
+        atom, q = rng.choice(moves)
+        out.append(chr(rng.randint(*rng.choice(ranges[atom]))))
+    return "".join(out)
