@@ -38,8 +38,8 @@ class Engine(LocalBackend):
             raise ModelError(
                 "SGLC504", "running a model here needs the 'local' extra", why=str(e),
                 fixes=("pip install 'sglc[local]'",)) from None
-        from sglc.runtime.engine import EngineCore
         from sglc.backends.templates import registry
+        from sglc.runtime.engine import EngineCore
 
         if kv_tokens is not None and (not isinstance(kv_tokens, int) or kv_tokens < 2):
             raise LanguageError("SGLC004", f"kv_tokens must be at least 2, not {kv_tokens!r}")

@@ -22,10 +22,10 @@ class HashModel(LocalBackend):
                  kv_tokens: int = 65536, radix_cache: bool = True, seed: int = 0,
                  max_batch_tokens: int | None = None, context_length: int | None = None,
                  chat_template: Any = None, jump_forward: str = "safe") -> None:
-        from sglc.runtime.engine import EngineCore
-        from sglc.runtime.hash_model import HashRunner
         from sglc.backends.engine import check_jump_forward
         from sglc.backends.templates import registry
+        from sglc.runtime.engine import EngineCore
+        from sglc.runtime.hash_model import HashRunner
 
         check_jump_forward(jump_forward)
         tok = open_tokenizer(tokenizer)

@@ -6,6 +6,7 @@ a node of the front end.  0 starts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +16,9 @@ from sglc.grammar.determinize import determinize
 from sglc.grammar.minimize import Row, minimize
 from sglc.grammar.nfa import Limits, TooLarge, build_nfa
 from sglc.grammar.syntax import Node
-from sglc.grammar.utf8 import FrontEnd, front_end
+from sglc.grammar.utf8 import FrontEnd, front_end, meets
+
+_ATOM_FIELDS = ("starts", "ids", "sizes", "firsts", "lasts")
 
 
 class Automaton:
@@ -32,7 +35,6 @@ class Automaton:
 
     def __init__(self, node: Node, limits: Limits) -> None:
         raw = determinize(build_nfa(node, limits), limits)
-        self.rows: list[Row]
         self.rows, self.accepting, self.infinite = minimize(raw.rows, raw.accepting)
         self.atoms: Atoms = raw.atoms
         self.front: FrontEnd = front_end(self.atoms.intervals(), self.atoms.count)
@@ -49,10 +51,52 @@ class Automaton:
             if row:
                 step[q, list(row)] = list(row.values())
         if front.nodes > 1:
-            live = (step[:, :atoms] >= 0).astype(np.float32) @ front.reach[1:].T.astype(np.float32)
+            live = meets(step[:, :atoms] >= 0, front.reach[1:])
             own = np.arange(states, dtype=np.int16)[:, None]
-            step[:, atoms:front.dead] = np.where(live > 0, own, np.int16(-1))
+            step[:, atoms:front.dead] = np.where(live, own, np.int16(-1))
         return step
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of it as arrays, for `from_arrays`."""
+        atoms = self.atoms
+        return {
+            "step": self.step, "accepting": np.array(self.accepting, dtype=bool),
+            "infinite": np.array([self.infinite]), "table": self.front.table,
+            "reach": self.front.reach,
+            **{name: np.array(getattr(atoms, name), dtype=np.int32) for name in _ATOM_FIELDS}}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Automaton:
+        """What `arrays` was made from.  Raises ValueError for what it did not make."""
+        step, table, reach = arrays["step"], arrays["table"], arrays["reach"]
+        fields = {name: tuple(arrays[name].tolist()) for name in _ATOM_FIELDS}
+        self = cls.__new__(cls)
+        self.atoms = Atoms(members=(), **fields)
+        count, nodes = self.atoms.count, len(reach)
+        self.front = FrontEnd(table, count, nodes, reach)
+        self.accepting = arrays["accepting"].tolist()
+        self.infinite = bool(arrays["infinite"][0])
+        self.step = step
+        states = len(self.accepting)
+        if not (step.dtype == np.int16 and step.shape == (states, self.front.codes)
+                and table.dtype == np.int32 and len(table) == nodes * 256
+                and reach.dtype == bool and reach.shape == (nodes, count)
+                and -1 <= step.min(initial=0) <= step.max(initial=-1) < states
+                and 0 <= table.min() <= table.max() < self.front.codes
+                and len(self.atoms.starts) == len(self.atoms.ids)
+                and max(self.atoms.ids, default=-1) < count):
+            raise ValueError("no automaton")
+        return self
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        rows: list[Row] = [{} for _ in self.accepting]
+        after = self.step[:, :self.atoms.count]
+        where, atoms = np.nonzero(after >= 0)
+        for q, atom, target in zip(where.tolist(), atoms.tolist(),
+                                   after[where, atoms].tolist(), strict=True):
+            rows[q][atom] = target
+        return rows
 
     @cached_property
     def bytes_left(self) -> list[int] | None:

@@ -10,11 +10,14 @@ import hashlib
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
+
+from sglc.grammar.disk_cache import DiskCache
 
 LAST = 0x10FFFF
 Range = tuple[int, int]
@@ -185,6 +188,27 @@ def category(letter: str, ascii_only: bool) -> CharSet:
         return category(lower, ascii_only).negate()
     if ascii_only:
         return _ASCII_CLASSES[lower]
+    (flat,) = _kept(f"class {lower}", lambda: (_flat(_unicode_class(lower)),))
+    return CharSet(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _flat(charset: CharSet) -> list[int]:
+    return [code for pair in charset.ranges for code in pair]
+
+
+def _kept(what: str, make: Callable[[], tuple[list[int], ...]]) -> tuple[list[int], ...]:
+    """`make()`, or what it gave to another process with the same Unicode tables: reading them
+    takes ten milliseconds or more."""
+    cache, key = DiskCache.of_environment(), f"{what} of Unicode {unicodedata.unidata_version}"
+    arrays = cache.load(key)
+    if arrays is not None:
+        return tuple(a.tolist() for a in arrays.values())
+    made = make()
+    cache.store(key, {str(i): np.array(m, dtype=np.int32) for i, m in enumerate(made)})
+    return made
+
+
+def _unicode_class(lower: str) -> CharSet:
     if lower == "s":  # each piece of the split names its own place: the text is 0, 1, 2, ...
         everything = _every_character()
         black = [(ord(p[0]), ord(p[-1])) for p in everything.split()]
@@ -192,9 +216,7 @@ def category(letter: str, ascii_only: bool) -> CharSet:
     if lower == "w":
         found = re.finditer(r"\w+", _every_character())
         return CharSet((m.start(), m.end() - 1) for m in found)
-    codes = (c for lo, hi in category("w", False).ranges for c in range(lo, hi + 1))
-    words = "".join(map(chr, codes))
-    return CharSet((ord(p[0]), ord(p[-1])) for p in re.findall(r"\d", words))
+    return CharSet((m.start(), m.end() - 1) for m in re.finditer(r"\d+", _every_character()))
 
 
 @lru_cache(maxsize=1)
@@ -213,6 +235,16 @@ def _every_character() -> str:
 
 @lru_cache(maxsize=1)
 def _case_orbits() -> tuple[tuple[int, ...], ...]:
+    def flat() -> tuple[list[int], list[int]]:
+        orbits = _unicode_orbits()
+        return [code for orbit in orbits for code in orbit], [len(orbit) for orbit in orbits]
+
+    codes, sizes = _kept("case", flat)
+    ends = list(accumulate(sizes))
+    return tuple(tuple(codes[end - size:end]) for end, size in zip(ends, sizes, strict=True))
+
+
+def _unicode_orbits() -> tuple[tuple[int, ...], ...]:
     """Classes of code points that `re.IGNORECASE` takes for equal (those of one are left out).
 
     `re` compares simple lower cases, and lower-case letters that share their upper case.

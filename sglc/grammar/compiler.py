@@ -13,17 +13,17 @@ from typing import Any
 
 from sglc.errors import GrammarError
 from sglc.grammar import llguidance_backend
-from sglc.grammar.automaton import Automaton
 from sglc.grammar.constraint import Constraint
 from sglc.grammar.dtypes import dtype_regex
 from sglc.grammar.fsm import FsmConstraint
 from sglc.grammar.json_schema import schema_node
-from sglc.grammar.json_shapes import Unsupported
+from sglc.grammar.json_shapes import ANNOTATIONS, KEYWORDS, Unsupported
+from sglc.grammar.kept import KeptText
 from sglc.grammar.nfa import Limits, TooLarge
 from sglc.grammar.regex_parser import parse_regex
 from sglc.grammar.render import has_anchor, to_regex
-from sglc.grammar.schema import closed, schema_text
-from sglc.grammar.syntax import Node, canonical, words
+from sglc.grammar.schema import check_spelling, closed, schema_text
+from sglc.grammar.syntax import Node, words
 from sglc.grammar.token_index import TokenIndex
 from sglc.tokens.tokenizer import Tokenizer
 
@@ -81,34 +81,38 @@ def compile(*, regex: str | None = None, choices: Iterable[str] | None = None,
             return parse_regex(pattern)
 
     def make() -> Constraint:
-        node = parse()
-        return index.constraints.get(("tree", canonical(node), limits),
-                                     lambda: _regular(node, tokenizer, index, limits, source))
+        text = KeptText(key, parse, index.disk)
+        return index.constraints.get(
+            ("tree", text.canonical, limits),
+            lambda: _regular(text, tokenizer, index, limits, source))
 
     return index.constraints.get(key, make)
 
 
-def _regular(node: Node, tokenizer: Tokenizer, index: TokenIndex, limits: Limits,
+def _regular(text: KeptText, tokenizer: Tokenizer, index: TokenIndex, limits: Limits,
              source: str) -> Constraint:
     try:
-        automaton = Automaton(node, limits)
+        automaton = text.automaton(limits)
     except TooLarge as large:
-        if has_anchor(node):
+        if has_anchor(text.node):
             raise GrammarError("SGLC006", f"{source} is too large", why=str(large),
                                fixes=("lower its repeat counts", "leave out inner anchors"),
                                ) from large
-        return llguidance_backend.from_regex(to_regex(node), tokenizer, f"{source}: {large}")
+        return llguidance_backend.from_regex(to_regex(text.node), tokenizer,
+                                             f"{source}: {large}")
     return FsmConstraint(automaton, index, source)
 
 
 def _schema(text: str, separators: tuple[str, str], tokenizer: Tokenizer, index: TokenIndex,
             limits: Limits) -> Constraint:
     schema = json.loads(text)
+    check_spelling(schema, KEYWORDS | ANNOTATIONS)
+    kept = KeptText(("json_schema", text, separators, limits),
+                    lambda: schema_node(schema, separators, limits), index.disk)
     try:
-        node = schema_node(schema, separators, limits)
         return index.constraints.get(
-            ("tree", canonical(node), limits),
-            lambda: FsmConstraint(Automaton(node, limits), index, "the JSON schema"))
+            ("tree", kept.canonical, limits),
+            lambda: FsmConstraint(kept.automaton(limits), index, "the JSON schema"))
     except (Unsupported, TooLarge) as why:
         return llguidance_backend.from_schema(json.dumps(closed(schema)), separators, tokenizer,
                                               str(why))

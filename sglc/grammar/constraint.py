@@ -18,7 +18,8 @@ class Constraint(Protocol):
         `ceil(vocab_size / 32)`.  EOS ids are set exactly where the text may end.  Read-only."""
 
     def advance(self, state: Any, token_id: int) -> Any | None:
-        """The state after the token; None where it is not allowed.  EOS: same state if accepting."""
+        """The state after the token; None where it is not allowed.  EOS: the same state if
+        accepting."""
 
     def jump(self, state: Any) -> bytes:
         """The longest text that every accepted continuation starts with (may be empty)."""

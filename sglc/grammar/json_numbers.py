@@ -32,7 +32,7 @@ NUMBER = concat([INTEGER, repeat(_FRACTION, 0, 1), repeat(concat(
 """Any number: the grammar of RFC 8259."""
 # What floats are commonly written as beyond 0.0001 and 1e16.
 _TINY = concat([_FROM_ONE, repeat(_FRACTION, 0, 1), _E, "-",
-                alternative([concat(["0", chars(CharSet([(0x35, 0x39)]))]),
+                alternative([concat([repeat(words(["0"]), 0, 1), chars(CharSet([(0x35, 0x39)]))]),
                              concat([_FROM_ONE, _DIGIT]),
                              concat([words(["1", "2"]), _DIGIT, _DIGIT])])])
 _HUGE = concat([_FROM_ONE, repeat(_FRACTION, 0, 1), _E, repeat(words(["+"]), 0, 1),

@@ -27,6 +27,16 @@ ANNOTATIONS = frozenset({
     "example", "examples", "externalDocs", "nullable", "readOnly", "title", "writeOnly", "xml"})
 """Keywords that exclude no value."""
 
+KEYWORDS = frozenset({
+    "$dynamicRef", "$recursiveRef", "$ref", "additionalItems", "additionalProperties", "allOf",
+    "anyOf", "const", "contains", "dependencies", "dependentRequired", "dependentSchemas", "else",
+    "enum", "exclusiveMaximum", "exclusiveMinimum", "format", "if", "items", "maxContains",
+    "maxItems", "maxLength", "maxProperties", "maximum", "minContains", "minItems", "minLength",
+    "minProperties", "minimum", "multipleOf", "not", "oneOf", "pattern", "patternProperties",
+    "prefixItems", "properties", "propertyNames", "required", "then", "type", "unevaluatedItems",
+    "unevaluatedProperties", "uniqueItems"})
+"""Keywords that exclude values, of all drafts."""
+
 
 class Unsupported(Exception):
     """The schema has something that is not enforced here; the text names the keyword."""
@@ -324,7 +334,9 @@ class Reader:
             return shape.both(_format(value))
         if keyword == "not":
             return shape.both(_negated(value))
-        raise Unsupported(f"the keyword `{keyword}`")
+        if keyword in KEYWORDS:
+            raise Unsupported(f"the keyword `{keyword}`")
+        return shape  # JSON schema gives no meaning to unknown keywords
 
 
 _COMBINING = frozenset({"$ref", "allOf", "anyOf", "oneOf", "dependentRequired"})
@@ -391,7 +403,9 @@ def _format(value: Any) -> Shape:
 
 
 def _negated(schema: Any) -> Shape:
-    """`not` of types, or of single strings."""
+    """`not` of everything, of types, or of single strings."""
+    if schema is True or schema == {}:
+        return Shape(frozenset(), typed=True)
     if isinstance(schema, dict):
         keys = schema.keys() - ANNOTATIONS
         if keys == {"type"}:

@@ -13,6 +13,7 @@ import numpy as np
 
 from sglc.errors import GrammarError
 from sglc.grammar.automaton import Automaton
+from sglc.grammar.utf8 import meets
 from sglc.grammar.vocab import Vocabulary
 
 _MAX_SEARCHED = 20_000
@@ -102,8 +103,7 @@ def _spelled_by_bytes(automaton: Automaton, vocab: Vocabulary) -> np.ndarray:
                 sources[target].append(q)
         _mark_backwards(live, sources)
     after = automaton.step[:, :front.atoms]
-    good = (after >= 0) & live[np.maximum(after, 0)]
-    out: np.ndarray = (good.astype(np.float32) @ reach.T.astype(np.float32)) > 0
+    out = meets((after >= 0) & live[np.maximum(after, 0)], reach)
     out[:, 0] = live
     return out
 

@@ -35,8 +35,9 @@ def from_schema(schema: str, separators: tuple[str, str], tokenizer: Tokenizer,
     except GrammarError as bad:
         if bad.code != "SGLC011":
             raise
-        raise GrammarError("SGLC011", f"the JSON schema cannot be enforced: {reason}",
-                           why=bad.diagnostic.why) from bad
+        raise GrammarError("SGLC011", "the JSON schema cannot be enforced",
+                           why=f"{bad.diagnostic.why} (it has {reason}, so it was left to "
+                               "llguidance)") from bad
 
 
 def from_grammar(grammar: str, tokenizer: Tokenizer) -> LlguidanceConstraint:

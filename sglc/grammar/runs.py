@@ -7,13 +7,17 @@ tokens that leave S, or outlast the run, are left to walk.  Knows sets, not auto
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from sglc.grammar.charset import CharSet
+from sglc.grammar.disk_cache import Arrays, DiskCache
 from sglc.grammar.utf8 import front_end
 from sglc.grammar.vocab import Vocabulary
+
+_SMALL = 4000  # tokens; below, making a Run is as fast as reading it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,35 @@ class Run:
     partials: tuple[bytes, ...]
     borders: np.ndarray
     border_start: np.ndarray
+
+
+def kept_run(charset: CharSet, vocab: Vocabulary, cache: DiskCache) -> Run:
+    """The Run of `charset`, from a file if another process has made it."""
+    if vocab.size < _SMALL:
+        return run_of(charset, vocab)
+    key = f"run {charset.key} {vocab.fingerprint}"
+    arrays = cache.load(key)
+    if arrays is not None:
+        return _from_arrays(arrays)
+    run = run_of(charset, vocab)
+    cache.store(key, _arrays(run))
+    return run
+
+
+def _arrays(run: Run) -> Arrays:
+    found = {f.name: getattr(run, f.name) for f in fields(run)}
+    data = b"".join(run.partials)
+    return {**found, "depth": np.array([run.depth]), "partials": np.frombuffer(data, np.uint8),
+            "sizes": np.array([len(p) for p in run.partials], dtype=np.int32)}
+
+
+def _from_arrays(arrays: Arrays) -> Run:
+    found: dict[str, Any] = dict(arrays)
+    data, at, partials = found["partials"].tobytes(), 0, []
+    for size in found.pop("sizes").tolist():
+        partials.append(data[at:at + size])
+        at += size
+    return Run(**{**found, "depth": int(found["depth"][0]), "partials": tuple(partials)})
 
 
 def run_of(charset: CharSet, vocab: Vocabulary) -> Run:

@@ -6,7 +6,8 @@ Knows no grammar.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import Any, get_origin
 
 from sglc.errors import GrammarError
@@ -101,6 +102,27 @@ def _separate(schema: Any) -> bool:
     if _ENTANGLING & schema.keys() or len({"properties", "$ref", "anyOf"} & schema.keys()) > 1:
         return False
     return all(map(_separate, schema.values()))
+
+
+def check_spelling(schema: Any, known: Iterable[str]) -> None:
+    """Raises GrammarError (SGLC011) for a keyword that is not `known`, but nearly: by the rules
+    of JSON schema it would mean nothing."""
+    todo = [schema]
+    while todo:
+        found = todo.pop()
+        if not isinstance(found, dict):
+            continue
+        for keyword, value in found.items():
+            if keyword not in known and (near := get_close_matches(keyword, known, 1, 0.8)):
+                raise GrammarError("SGLC011", f"the schema has the unknown keyword `{keyword}`",
+                                   why="it would exclude nothing",
+                                   fixes=(f"write `{near[0]}`", f"write `x-{keyword}`"))
+            if keyword in _MAPS and isinstance(value, dict):
+                todo.extend(value.values())
+            elif isinstance(value, list) and keyword in _LISTS | {"allOf", "oneOf"}:
+                todo.extend(value)
+            elif keyword in ("items", "additionalProperties", "not", "propertyNames"):
+                todo.append(value)
 
 
 def _is_type(schema: Any) -> bool:

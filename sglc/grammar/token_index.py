@@ -11,7 +11,8 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from sglc.grammar.charset import CharSet
-from sglc.grammar.runs import Run, run_of
+from sglc.grammar.disk_cache import DiskCache
+from sglc.grammar.runs import Run, kept_run
 from sglc.grammar.vocab import Vocabulary
 from sglc.tokens.tokenizer import Tokenizer
 
@@ -48,6 +49,7 @@ class TokenIndex:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.vocab = Vocabulary(tokenizer)
+        self.disk = DiskCache.of_environment()
         self.constraints = Recent(256)
         self.runs = Recent(16)
         self.shared = Recent(4)  # what another library makes of the tokenizer
@@ -61,4 +63,4 @@ class TokenIndex:
         return found
 
     def run(self, charset: CharSet) -> Run:
-        return self.runs.get(charset, lambda: run_of(charset, self.vocab))
+        return self.runs.get(charset, lambda: kept_run(charset, self.vocab, self.disk))

@@ -100,7 +100,7 @@ def _multi_byte(spans: list[tuple[int, int, int]], nodes: _Nodes, root: np.ndarr
     blocks = atom_of.reshape(-1, _BLOCK)
     # Most blocks lie in one interval: their node depends on the atom alone.
     uniform = np.full(nodes.atoms + 1, -1, dtype=np.int32)
-    for atom in np.unique(blocks[:, 0]).tolist():
+    for atom in set(blocks[:, 0].tolist()):
         if atom >= 0:
             uniform[atom] = nodes.code(np.full(_BLOCK, atom, dtype=np.int32))
     last = uniform[blocks[:, 0]]
@@ -121,6 +121,25 @@ def _multi_byte(spans: list[tuple[int, int, int]], nodes: _Nodes, root: np.ndarr
         root[0xF0 + i] = nodes.code(row)
 
 
+def meets(rows: np.ndarray, sets: np.ndarray) -> np.ndarray:
+    """bool [rows, sets]: whether a row (bool [rows, atoms]) and a set (bool [sets, atoms]) have
+    an atom in common."""
+    a, b = _words(rows), _words(sets)
+    out = np.zeros((len(a), len(b)), dtype=bool)
+    for start in range(0, len(a), 2048):  # what lies between is eight times as large
+        part = slice(start, start + 2048)
+        for word in range(a.shape[1]):
+            out[part] |= (a[part, word, None] & b[None, :, word]) != 0
+    return out
+
+
+def _words(bits: np.ndarray) -> np.ndarray:
+    packed = np.packbits(bits, axis=1)
+    whole = np.zeros((len(bits), max(-(-packed.shape[1] // 8), 1) * 8), dtype=np.uint8)
+    whole[:, :packed.shape[1]] = packed
+    return whole.view(np.uint64)
+
+
 def _reach(table: np.ndarray, atoms: int) -> np.ndarray:
     """`reach` of a table [nodes, 256]; children come before their parents, the root last."""
     count = len(table)
@@ -131,7 +150,7 @@ def _reach(table: np.ndarray, atoms: int) -> np.ndarray:
     inner = np.logical_and(table >= atoms, table < dead)
     for node in (*np.flatnonzero(np.any(inner[1:], axis=1)) + 1, 0):
         row = table[node]
-        children = np.unique(row[(row >= atoms) & (row < dead)]) - (atoms - 1)
-        if len(children):
+        children = [c - (atoms - 1) for c in set(row[(row >= atoms) & (row < dead)].tolist())]
+        if children:
             reach[node] |= reach[children].any(axis=0)
     return reach

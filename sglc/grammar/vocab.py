@@ -5,6 +5,9 @@ Nodes are numbered level by level, siblings by byte, so the children of a node a
 
 from __future__ import annotations
 
+import hashlib
+from functools import cached_property
+
 import numpy as np
 
 from sglc.tokens.tokenizer import Tokenizer
@@ -77,6 +80,14 @@ class Vocabulary:
         self.token = np.concatenate(node_tokens).astype(np.int32)
         self.twins = np.concatenate([np.zeros(0, np.int64), *twins])
         self.twin_of = np.concatenate([np.zeros(0, np.int64), *twin_of])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that constraints know of the vocabulary."""
+        h = hashlib.sha256(b"".join(self.texts))
+        h.update(np.array([len(text) for text in self.texts], dtype="<u4").tobytes())
+        h.update(repr(sorted(self.eos)).encode())
+        return h.hexdigest()
 
     def pack(self, allowed: np.ndarray) -> np.ndarray:
         """A mask's int32 words for `allowed` (bool [32 * words])."""

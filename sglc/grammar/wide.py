@@ -5,9 +5,12 @@ Knows only automata all of whose states are live.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from sglc.grammar.automaton import Automaton
+from sglc.grammar.minimize import Row
 from sglc.grammar.runs import Run
 from sglc.grammar.token_index import TokenIndex
 from sglc.grammar.walk import Front, Walker
@@ -23,17 +26,31 @@ class WideSets:
     """The wide sets that states of `automaton` lead on with to one successor each."""
 
     def __init__(self, automaton: Automaton, index: TokenIndex, walker: Walker) -> None:
-        self.rows = automaton.rows
+        self.automaton = automaton
+        self.index = index
         self.front = automaton.front
         self.walker = walker
-        self.ascii_size = [0] * automaton.atoms.count
-        for lo, hi, atom in automaton.atoms.intervals():
+
+    # Made with the first mask, not with the constraint.
+    @cached_property
+    def rows(self) -> list[Row]:
+        return self.automaton.rows
+
+    @cached_property
+    def ascii_size(self) -> list[int]:
+        sizes = [0] * self.automaton.atoms.count
+        for lo, hi, atom in self.automaton.atoms.intervals():
             if lo < 128:
-                self.ascii_size[atom] += min(hi, 127) - lo + 1
-        self.runs: list[tuple[_Atoms, Run, np.ndarray]] = []
+                sizes[atom] += min(hi, 127) - lo + 1
+        return sizes
+
+    @cached_property
+    def runs(self) -> list[tuple[_Atoms, Run, np.ndarray]]:
+        found = []
         for atoms in self._common():
-            run = index.run(automaton.atoms.charset(atoms))
-            self.runs.append((atoms, run, self._partial_nodes(run)))
+            run = self.index.run(self.automaton.atoms.charset(atoms))
+            found.append((atoms, run, self._partial_nodes(run)))
+        return found
 
     def mask(self, q: int, found: list[np.ndarray]) -> np.ndarray | None:
         """The packed mask of the tokens along a run from q; the other tokens that q allows are

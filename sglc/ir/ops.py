@@ -87,9 +87,11 @@ _DEFS = [
               "last one with `root`: the prompt that is kept if it raises.  `ordinal`: its number "
               "among the host calls of its path."),
     OpDef("prompt.check", ("value*",), (), ("fn", "event"), ("call", "args", "root"),
-          effect="host", doc="Compute a fact that the trace took for granted; go on only where it holds."),
+          effect="host",
+          doc="Compute a fact that the trace took for granted; go on only where it holds."),
     OpDef("prompt.break", ("value*",), (), ("fn", "event"), ("call", "args", "root"),
-          effect="host", doc="The trace ends: the fact is computed, and the rest is traced with it."),
+          effect="host",
+          doc="The trace ends: the fact is computed, and the rest is traced with it."),
     OpDef("prompt.if", ("value", "value*"), ("value*",), (), ("event",), regions=2,
           effect="sample", doc="Two regions, then and else, each ending in prompt.yield."),
     OpDef("prompt.switch", ("value", "value*"), ("value*",), (), (), regions="*",

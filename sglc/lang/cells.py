@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
-
 class Cell:
     """A value set once, by any thread; readers block on the run's condition."""
 
@@ -82,7 +81,8 @@ class Sink:
         i = 0
         while True:
             with self.condition:
-                self.condition.wait_for(lambda: i < len(self.pieces) or self.closed)
+                while i >= len(self.pieces) and not self.closed:
+                    self.condition.wait()
                 piece = self.pieces[i] if i < len(self.pieces) else None
             if piece is None:
                 break

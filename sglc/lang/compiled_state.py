@@ -136,7 +136,7 @@ class CompiledState(ProgramState):
                 cell = Cell(run.condition)
                 cell.set(value, instance.metas.get(name))
                 later._cells[name] = cell
-            later.ret_value = self.ret_value
+            later._returned = self.ret_value
             self._later = later
         return self._later
 

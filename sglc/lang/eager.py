@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,8 +31,8 @@ from sglc.tokens.prompt import Prompt
 class EagerState(PromptSurface, ProgramState):
     """A prompt and its variables.  Appending never waits for the model; reading does."""
 
-    __slots__ = ("_body_error", "_calls", "_cells", "_forks", "_path", "_roles", "_run", "_scopes",
-                 "_strand", "ret_value")
+    __slots__ = ("_body", "_body_error", "_calls", "_cells", "_forks", "_path", "_returned",
+                 "_roles", "_run", "_strand")
 
     def __init__(self, run: Run, path: tuple[int, ...] = (), strand: Strand | None = None,
                  cells: dict[str | None, Cell] | None = None,
@@ -44,11 +45,20 @@ class EagerState(PromptSurface, ProgramState):
         self._calls = 0  # gens and selects so far
         self._forks = 0
         self._body_error: BaseException | None = None
-        self.ret_value: Any = None
+        self._body: threading.Event | None = None  # set when a body on its own thread is through
+        self._returned: Any = None
 
     @property
     def seed(self) -> int:  # type: ignore[override]
         return self._run.seed
+
+    @property
+    def ret_value(self) -> Any:  # type: ignore[override]
+        """What the body returned (waits for it, when streaming)."""
+        if self._body is not None:
+            self._body.wait()
+            self._raise_body_error()
+        return self._returned
 
     # -- building -------------------------------------------------------------------------
     def _add(self, part: Any) -> None:

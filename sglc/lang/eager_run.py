@@ -50,7 +50,7 @@ def start(signature: CallSignature, values: dict[str, Any], target: Any, options
         return state
     run.stream = Sink(run.condition)
     state = EagerState(run)
-    done = threading.Event()
+    done = state._body = threading.Event()
 
     def body() -> None:
         try:
@@ -74,7 +74,7 @@ def execute(signature: CallSignature, state: EagerState, values: dict[str, Any],
             frame: Frame | None = None) -> None:
     token = FRAME.set(frame or Frame(state._run))
     try:
-        state.ret_value = signature.call(state, values)
+        state._returned = signature.call(state, values)
     except BaseException as e:
         state._body_error = e
         raise

@@ -50,7 +50,7 @@ def load_programs(target: str) -> Loaded:
     except RunWhileLoading as e:
         frames = [f for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)]
         place = Place(str(path), frames[0].lineno or 1) if frames else None
-        remark = Diagnostic("SGLC009", "the script runs a program here; it was read up to this line",
+        remark = Diagnostic("SGLC009", "the script runs a program here; it was read up to here",
                             place, effect="programs defined further down are not seen",
                             fixes=('put runs under: if __name__ == "__main__":',))
     finally:

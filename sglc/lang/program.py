@@ -17,6 +17,7 @@ from sglc.lang.defaults import Defaults
 from sglc.lang.state import ProgramState
 from sglc.runtime.keys import fresh_seed
 
+
 class RunWhileLoading(BaseException):
     """A script that is loaded to be compiled wants to run a program."""
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from sglc.config import RunOptions
-from sglc.errors import EngineError, LanguageError, SglcError
+from sglc.errors import EngineError, LanguageError
 from sglc.runtime.keys import sampling_key, seeded_key
 from sglc.runtime.request import Request, Result, SamplingParams
 from sglc.tokens.prompt import Prompt

@@ -180,10 +180,13 @@ class Instance:
                 return
             self._running = True
         while True:
-            while self._inbox:
-                self._take(*self._inbox.popleft())
-            while self._ready and not self._inbox:
-                self._run(self.job.code.groups[heappop(self._ready)].steps)
+            try:
+                while self._inbox:
+                    self._take(*self._inbox.popleft())
+                while self._ready and not self._inbox:
+                    self._run(self.job.code.groups[heappop(self._ready)].steps)
+            except Exception as e:  # a defect here: the reader must not wait for ever
+                self._crash(e)
             with self._lock:
                 if self._inbox or self._ready:
                     continue
@@ -392,6 +395,13 @@ class Instance:
             if self.error is None:
                 self.error, self._last = error, step
             self.condition.notify_all()
+
+    def _crash(self, error: Exception) -> None:
+        self.error = self.error or EngineError("SGLC503", f"the plan executor failed: {error!r}")
+        self.error.__cause__ = error
+        self.result = None
+        self._ready.clear()
+        self.cancel(self.error)
 
     def cancel(self, error: BaseException) -> None:
         """Stop the instance; it ends with `error` once its calls have come back."""

@@ -112,8 +112,15 @@ def load_runner(path: str | Path, *, dtype: str = "auto", device: str = "cpu",
         raise ModelError("SGLC504", f"the device {device!r} is not supported", fixes=("use cpu",))
     source, config, about = _open_model(Path(path))
     chosen = resolve(kernels, _DTYPES[dtype])
-    with torch.no_grad():
-        model = Llama(config, source, chosen, _DTYPES[dtype])
+    # Loading is thousands of small operations: threads that wait for each other at every one
+    # make it ten times slower where another process is busy.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            model = Llama(config, source, chosen, _DTYPES[dtype])
+    finally:
+        torch.set_num_threads(threads)
     return ModelRunner(model, chosen, _DTYPES[dtype]), about
 
 

@@ -145,7 +145,8 @@ class Recorder:
             self._close(arm, "prompt.yield", has_value)
         assert segment.condition is not None
         results = (types.PROMPT, types.ANY)[: 1 + has_value]
-        op = builder.op("prompt.if", (segment.condition,), {"event": segment.event}, results, segment.place, (),
+        op = builder.op("prompt.if", (segment.condition,), {"event": segment.event}, results,
+                        segment.place, (),
                         [arm.builder.block for arm in segment.arms])
         values: tuple[Value, ...] = op.results
         builder.op(end, values)

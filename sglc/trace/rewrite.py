@@ -12,7 +12,7 @@ import dis
 import inspect
 import textwrap
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, ClassVar
 
 from sglc.errors import Place
 from sglc.trace.breaks import GraphBreak
@@ -97,7 +97,7 @@ class _Check(ast.NodeVisitor):
         place = Place(self.file, getattr(node, "lineno", 1), getattr(node, "col_offset", 0) + 1)
         return GraphBreak(code, f"the tracer cannot follow {what}", place=place)
 
-    _REFUSED: dict[type[ast.AST], str] = {
+    _REFUSED: ClassVar[dict[type[ast.AST], str]] = {
         ast.Try: "try", ast.Yield: "yield", ast.YieldFrom: "yield from", ast.Await: "await",
         ast.AsyncFor: "async for", ast.AsyncWith: "async with", ast.Global: "global",
         ast.Nonlocal: "nonlocal", ast.Import: "an import inside a program",

@@ -17,8 +17,9 @@ from sglc.trace.explore import Recorder
 from sglc.trace.guards import MISSING, Guard, OutsideGuard
 from sglc.trace.hooks import Hooks
 from sglc.trace.hosts import HostCall
+from sglc.trace.outside import type_of
 from sglc.trace.rewrite import instantiate, rewrite
-from sglc.trace.session import Session, type_of
+from sglc.trace.session import Session
 from sglc.trace.state import TraceState
 from sglc.trace.symbols import Frozen, Sym
 
@@ -29,8 +30,9 @@ MAX_INLINE_DEPTH = 64
 class Trace:
     """A traced program.
 
-    calls: its host calls.  breaks: where paths end in a `prompt.break`.  guards: facts about the arguments, outside: about everything else; both must hold for the
-    module to stand for the program.  names: observable variables in order.
+    calls: its host calls.  breaks: where paths end in a `prompt.break`.  guards: facts about the
+    arguments, outside: about everything else; both must hold for the module to stand for the
+    program.  names: observable variables in order.
     """
 
     module: Module

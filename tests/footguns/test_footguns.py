@@ -796,3 +796,13 @@ def test_a_state_inside_try_runs_eagerly(model: Any) -> None:
             s += "caught"
 
     same(p, model, (), whole=False)
+
+
+def test_a_loop_over_generated_text_with_gens(model: Any) -> None:
+    @sgl.program
+    def p(s: Any) -> None:
+        s += "x" + sgl.gen("a", max_tokens=3, ignore_eos=True)
+        for i, c in enumerate(s["a"]):
+            s += c.upper() + f"{i}" + sgl.gen("b", max_tokens=2)
+
+    same(p, model, ())

@@ -25,8 +25,8 @@ _PATTERNS = {
     r"^[^\s]+$": ["word", "é!", "two words"],
     r"^.{0,4}$": ["", "abcd", "\"\\", "abcde"],
 }
-_REFUSED = [("contains", {"const": 1}), ("if", {"type": "null"}), ("not", {"minimum": 3}),
-            ("patternProperties", {"^x": {"type": "integer"}}), ("$dynamicRef", "#x")]
+_REFUSED = [("contains", {"const": 1}), ("not", {"minimum": 3}), ("$dynamicRef", "#x"),
+            ("unevaluatedProperties", {"type": "null"}), ("minContains", 2)]
 
 
 class Schemas:

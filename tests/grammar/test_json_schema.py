@@ -307,7 +307,8 @@ def test_intersection_and_difference(one: str, two: str, subjects: list[str]) ->
 @pytest.mark.parametrize(("pattern", "good", "bad"), [
     (r"^\d$", ["5"], ["٣", "5\n"]), (r"^\D$", ["a", "\n"], ["5", "٣"]), (r"^\w$", ["a"], ["é"]),
     (r"^[^\w]$", ["-"], ["a", "é"]), (r"^\s$", ["\u00a0", " "], ["\ufeff", "\x1c"]),
-    (r"^\S$", ["a"], ["\ufeff", "\x1c", " "]), ("^.$", ["a"], ["\r", "\u2028"]), (r"^\/$", ["/"], []),
+    (r"^\S$", ["a"], ["\ufeff", "\x1c", " "]), ("^.$", ["a"], ["\r", "\u2028"]),
+    (r"^\/$", ["/"], []),
     ("^(?<n>a)(?P<m>b)$", ["ab"], []), (r"^[\d\-x]$", ["-", "x"], ["a"])])
 def test_patterns_mean_what_all_readers_take_them_for(pattern: str, good: list[str],
                                                       bad: list[str]) -> None:

@@ -152,7 +152,7 @@ def test_the_character_regex(cores: Any, temperature: float) -> None:
             else:
                 sampled = got.output_tokens - (after.forced_tokens - before.forced_tokens)
                 assert sampled <= counts[name] + 1
-        assert counts["safe"] <= 0.5 * counts["off"], counts
+        assert counts["safe"] <= 0.6 * counts["off"], counts
 
 
 @pytest.mark.parametrize("name", ["bytes", "small", "smollm2"])

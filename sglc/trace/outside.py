@@ -1,0 +1,122 @@
+"""What a body reads from outside: arguments, globals, closure cells, attributes.
+
+Values that the trace relies on are guarded; after a host call, what may have changed is checked
+at run time, or read there.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from sglc.ir import types
+from sglc.ir.module import Lit, Operand, Value
+from sglc.trace.guards import MISSING, OutsideGuard, Recipe, plain_copy, snapshot
+from sglc.trace.hosts import Before
+from sglc.trace.recording import Recording
+from sglc.trace.symbols import Frozen, Sym, is_symbolic
+
+
+class OutsideReads(Recording):
+    """The part of a session that looks at things the body did not make."""
+
+    def argument(self, name: str, operand: Value, example: Any) -> Any:
+        """What the body sees of an argument."""
+        return self._outside_value(operand, ("arg", name), example, f"the argument {name!r}")
+
+    def _outside_value(self, operand: Operand, recipe: Recipe, example: Any, what: str) -> Any:
+        kind = type(example)
+        if example is None or kind is bool:
+            return example  # part of the variant's shape
+        if kind in (str, int, float) or example is MISSING:
+            type_ = types.ANY if example is MISSING else types.of_literal(example)
+            return Sym(self, operand, type_, recipe, example)
+        if kind in (list, tuple, dict):
+            keys = list(example) if kind is dict else list(range(len(example)))
+            items = []
+            for key in keys:
+                op = self.emit("prompt.compute", (operand, Lit(key)), {"fn": "getitem"},
+                               (type_of(example[key]),))
+                items.append(self._outside_value(op.results[0], ("item", recipe, key),
+                                                 example[key], f"{what}[{key!r}]"))
+            return Frozen(self, kind, items, keys if kind is dict else None, what,
+                          operand=operand if isinstance(operand, Value) else None,
+                          argument=recipe)
+        return Sym(self, operand, types.ANY)  # an object: whatever is done with it is a host op
+
+    def read_outside(self, name: str, read: Callable[[], Any]) -> Any:
+        """A global, closure cell or attribute: guarded, and checked again after host calls."""
+        value = read()
+        if is_symbolic(value) or getattr(value, "__sglc_traced__", False):
+            return value
+        try:
+            snap: Any = snapshot(value)
+            by_value = True
+        except TypeError:
+            snap, by_value = value, False
+        if self.hosts == 0 or not by_value:
+            guard = self.known.get(name)
+            if guard is None:
+                guard = OutsideGuard(name, read, snap, by_value, plain_copy(value))
+            self.outside.setdefault(name, guard)
+            value = guard.was
+        else:
+            value = self.fact(f"the value of {name.rpartition(':')[2]}",
+                              lambda: plain_copy(read()), guess=plain_copy(value))
+        return self._frozen(value, name, read)
+
+    def _frozen(self, value: Any, what: str, read: Callable[[], Any]) -> Any:
+        """What the body sees of plain data from outside; `read` gives the real object."""
+        if type(value) not in (list, tuple, dict):
+            return value
+        if type(value) is tuple and not any(type(v) in (list, dict, tuple) for v in value):
+            return value
+        keys = list(value)
+        if type(value) is not dict:
+            keys = list(range(len(value)))
+        elements = [self._frozen(value[k], what, lambda k=k: read()[k])  # type: ignore[misc]
+                    for k in keys]
+        return Frozen(self, type(value), elements, keys if type(value) is dict else None, what,
+                      read=read)
+
+    def fresh(self, value: Frozen) -> None:
+        """Make sure that a container from outside still is what the trace saw."""
+        if value.seen == self.hosts or value.kind is tuple:
+            return
+        value.seen = self.hosts
+        if value.argument is not None:
+            if value.operand is None:
+                return
+            if not value.live:
+                value.live = not self.fact(f"whether {value.what} is unchanged", unchanged, value,
+                                           Before(value.argument), guess=True)
+            if value.live:  # from here on it is read at run time
+                if value.names is not None:
+                    value.names = self.fact(f"the keys of {value.what}", list, value)
+                    keys: Any = value.names
+                else:
+                    keys = range(self.fact(f"the length of {value.what}", len, value))
+                value.elements = [self.host("getitem", operator.getitem, value, k) for k in keys]
+                value.seen = self.hosts
+        elif value.read is not None:
+            read = value.read
+            now = self.fact(f"the contents of {value.what}", lambda: plain_copy(read()),
+                            guess=plain_copy(read()))
+            again = self._frozen(now, value.what, read)
+            if isinstance(again, Frozen) and again.kind is value.kind:
+                value.elements, value.names = again.elements, again.names
+            else:
+                raise self.broken("SGLC113", f"{value.what} becomes something else")
+
+
+def unchanged(value: Any, before: Any) -> bool:
+    """Whether an argument is what it was when the run began."""
+    try:
+        return bool(snapshot(value) == before)
+    except TypeError:
+        return True
+
+
+def type_of(value: Any) -> types.Type:
+    return types.JSON if isinstance(value, (list, tuple, dict)) else types.of_literal(value)

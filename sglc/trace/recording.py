@@ -1,0 +1,232 @@
+"""Recording operations while a body is traced: emitting, host calls, facts, breaks.
+
+It knows values only as operands; what they mean is in `outside.py` and `computing.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sglc.errors import Diagnostic, LanguageError, Place
+from sglc.ir import types
+from sglc.ir.module import Attr, Lit, Op, Operand, Value
+from sglc.trace.breaks import GraphBreak, PathEnd
+from sglc.trace.explore import Recorder
+from sglc.trace.guards import MISSING, Guard, OutsideGuard, snapshot
+from sglc.trace.hosts import FromOutside, HostCall, Made, ReadState, Real, Slot
+from sglc.trace.outline import Reads
+from sglc.trace.symbols import Frozen, Method, Sym, contains_symbol
+
+_RESULTS = {"as_text": types.TEXT, "format": types.TEXT, "str": types.TEXT, "repr": types.TEXT,
+            "int": types.INT, "float": types.FLOAT, "isinstance": types.BOOL, "bool": types.BOOL,
+            "character": types.TEXT}
+
+
+class Recording:
+    """What a trace records: operations, host calls, facts, and where they stand.
+
+    calls: the host calls, by the `call` attribute of their ops.  hosts: how many host calls the
+    current path has made.  reads: values that the body has read since the last one: Python would
+    have waited for them, so the next host call does.
+    """
+
+    def __init__(self, recorder: Recorder, file: str,
+                 known: Mapping[str, OutsideGuard] | None = None) -> None:
+        self.recorder = recorder
+        self.file = file
+        self.known = dict(known or {})  # what was read from outside when the run began
+        self.calls: list[HostCall] = []
+        self.hosts = 0
+        self.reads: dict[Value, None] = {}
+        self.breaks: list[Diagnostic] = []
+        self.root: Callable[[], Operand] | None = None  # the run's own prompt, as it is now
+        self.iterators: list[Any] = []  # made by the body
+        self.guards: dict[Guard, None] = {}
+        self.outside: dict[str, OutsideGuard] = {}
+        self.assumed: dict[str, int] = {}
+        self.names: dict[str | None, None] = {}  # observable variables, in order
+        self.frozen_globals: dict[int, Any] = {}
+
+    def restart(self) -> None:
+        self.recorder.restart()
+        self.frozen_globals = {}
+        self.hosts = 0
+        self.reads = {}
+        self.iterators = []
+
+    # -- places and breaks -----------------------------------------------------------------
+    def place(self) -> Place | None:
+        """Where in the user's source the body stands now."""
+        frame = sys._getframe(1)
+        while frame is not None:
+            if "__sglc__" in frame.f_globals and frame.f_globals["__sglc__"].session is self:
+                code = frame.f_code
+                spot = next((p for i, p in enumerate(code.co_positions())
+                             if i == frame.f_lasti // 2), None) if hasattr(
+                                 code, "co_positions") else None
+                column = (spot[2] or 0) + 1 if spot is not None else 1
+                return Place(code.co_filename, frame.f_lineno, column)
+            frame = frame.f_back  # type: ignore[assignment]
+        return None
+
+    def broken(self, code: str, what: str, *, why: str = "", fixes: tuple[str, ...] = (),
+               raises: bool = False) -> GraphBreak:
+        return GraphBreak(code, what, place=self.place(), why=why, fixes=fixes, raises=raises)
+
+    def need(self, value: Any, what: str) -> GraphBreak:
+        """The break for a symbol whose concrete value Python wants."""
+        return self.broken(
+            "SGLC110", f"Python needs {what} of a value that is only known at run time",
+            fixes=("use choices= or select where the value is one of a few",))
+
+    # -- recording -------------------------------------------------------------------------
+    def emit(self, name: str, operands: Sequence[Operand] = (),
+             attrs: dict[str, Attr] | None = None, result_types: Sequence[types.Type] = (),
+             names: Sequence[str] = ()) -> Op:
+        return self.recorder.emit(name, operands, attrs or {}, result_types, names, self.place())
+
+    # -- host calls ------------------------------------------------------------------------
+    def host(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Sym:
+        """Record a call to be made at run time, in order; its result as an opaque symbol."""
+        result = types.ANY if name not in _RESULTS else _RESULTS[name]
+        attrs = {"fn": name, "ordinal": self.hosts}
+        op = self._call("prompt.host", attrs, fn, args, kwargs, (result,))
+        self.hosts += 1
+        return Sym(self, op.results[0], result)
+
+    def fact(self, what: str, fn: Callable[..., Any], *args: Any, guess: Any = MISSING) -> Any:
+        """Something about run-time values that the trace needs to know to go on.
+
+        Known if the path has been here before it broke; a guess is checked at run time;
+        otherwise the path ends here, and goes on when the fact is known.
+        """
+        event = self.recorder.next_event()
+        given = self.recorder.given
+        if event < len(given):
+            if guess is not MISSING:
+                return given[event]
+            return given[event]
+        attrs = {"fn": what, "event": event}
+        if guess is not MISSING:
+            self._call("prompt.check", attrs, fn, args, {}, (), expected=snapshot(guess))
+            return guess
+        self._call("prompt.break", attrs, fn, args, {}, ())
+        diagnostic = self.broken("SGLC110", f"Python needs {what} of a value that is only known "
+                                            "at run time").diagnostic
+        if diagnostic not in self.breaks:
+            self.breaks.append(replace(
+                diagnostic, effect="the rest of the program is traced when the value is known"))
+        raise PathEnd
+
+    def _call(self, op: str, attrs: dict[str, Attr], fn: Callable[..., Any], args: Sequence[Any],
+              kwargs: dict[str, Any], results: Sequence[types.Type],
+              expected: Any = MISSING) -> Op:
+        operands: list[Operand] = []
+        templates = tuple(self._template(a, operands) for a in args)
+        named = tuple((k, self._template(v, operands)) for k, v in kwargs.items())
+        waits = [v for v in self.reads if v not in operands]
+        self.reads = {}
+        recorded = self.recorder.replayed
+        number = len(self.calls) if recorded is None else recorded.attrs.get("call")
+        root = [] if self.root is None else [self.root()]  # what is kept if the call raises
+        made = self.emit(op, [*operands, *waits, *root],
+                         {**attrs, "call": number, "args": len(operands), "root": len(root)},
+                         results)
+        if recorded is None:
+            self.calls.append(HostCall(fn, templates, named, expected))
+        return made
+
+    def _template(self, value: Any, operands: list[Operand], depth: int = 8) -> Any:
+        """How to make an argument at run time; symbols become operands."""
+        if isinstance(value, Sym):
+            operands.append(value.operand)
+            return Slot(len(operands) - 1)
+        if isinstance(value, Frozen):
+            if value.operand is not None:
+                operands.append(value.operand)
+                return Slot(len(operands) - 1)
+            return Made(Real, (value.read,)) if value.read is not None else Made(
+                value.kind, tuple(self._template(v, operands, depth - 1)
+                                  for v in (value if value.names is None else value._items())))
+        if isinstance(value, FromOutside):
+            return Made(Real, (value.read,))
+        if isinstance(value, ReadState):
+            return Made(Reads, tuple(
+                Made(tuple, (k, self._template(v, operands, depth - 1)))
+                for k, v in value.values.items()))
+        if getattr(type(value), "__sglc_traced__", False) or isinstance(value, Method):
+            raise self.broken("SGLC111", "a prompt state is handed to Python that is not traced")
+        if type(value) in (list, tuple, set, frozenset, dict):
+            if depth == 0:
+                raise self.broken("SGLC111", "containers are nested too deeply")
+            items = value.items() if type(value) is dict else value
+            made = tuple(self._template(i, operands, depth - 1) for i in items)
+            if type(value) is dict:
+                made = tuple(Made(tuple, i.items) if isinstance(i, Made) else i for i in made)
+            return Made(type(value), made)
+        return value
+
+    def read(self, value: Any) -> None:
+        """Note that the body has waited for a value."""
+        if isinstance(value, Sym):
+            if value.recipe is None and isinstance(value.operand, Value):
+                self.reads[value.operand] = None
+        elif isinstance(value, Frozen):
+            for v in value.elements:
+                self.read(v)
+        elif type(value) in (list, tuple):
+            for v in value:
+                self.read(v)
+        elif isinstance(value, Value):
+            self.reads[value] = None
+
+    # -- operands --------------------------------------------------------------------------
+    def operand(self, value: Any) -> Operand:
+        """The IR operand of a plain or symbolic value; breaks for anything else."""
+        if isinstance(value, Sym):
+            return value.operand
+        if value is None or type(value) in (str, int, float, bool):
+            return Lit(value)
+        if isinstance(value, Frozen) and value.names is None and value.kind is list:
+            value = list(value)
+        if type(value) is list:
+            items = [self.operand(v) for v in value]
+            return self.emit("prompt.list", items, {}, (types.JSON,)).results[0]
+        if type(value) is tuple and not contains_symbol(value):
+            snapshot(value)
+            return Lit(value)
+        if type(value) is tuple:
+            return self.emit("prompt.compute", [self.operand(v) for v in value],
+                             {"fn": "tuple"}, (types.JSON,)).results[0]
+        raise self.broken("SGLC111", f"a value of type {type(value).__name__} in the program "
+                                     "cannot be traced")
+
+    def text_operand(self, value: Any) -> Operand:
+        """The operand of something that is appended to a prompt."""
+        if isinstance(value, Sym) and value.type == types.ANY:
+            if value.recipe is not None and value.example is MISSING:
+                return value.operand  # an argument of unknown type, taken to be text
+            return self.host("as_text", as_text, value).operand
+        if isinstance(value, Sym) and not value.is_text:
+            raise self.broken("SGLC111", f"a value of type {value.type} is appended to a prompt",
+                              raises=True)
+        return self.operand(value)
+
+
+def as_text(value: Any) -> str:
+    """What appending a run-time value to a prompt means; the eager interpreter's error else."""
+    from sglc.lang.expressions import Expr, check_part
+
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Expr):
+        raise LanguageError(
+            "SGLC112", "a function that was called at run time returned a prompt expression",
+            why="the compiler did not trace into it",
+            fixes=("hand the prompt state to the function, and append there",
+                   'run with mode="eager"'))
+    check_part(value)
+    raise AssertionError("check_part accepts texts and expressions only")
