@@ -150,6 +150,9 @@ class Flow:
         """The operands that are written."""
         if op.name == "prompt.host":
             return op.operands[:op.attrs.get("args")]
+        if op.name == "prompt.join":
+            joins = op.attrs["mode"] != "gather_variable"
+            return (op.operands[0], *op.operands[2:]) if joins else ()
         return op.operands[1:] if op in self.scopes else op.operands
 
     def _leaves(self, operand: Operand, into: set[Value]) -> None:

@@ -150,7 +150,8 @@ class _Writer:
     def local(self, value: Value, source: Source) -> None:
         """A statement that names a value, or only computes it."""
         if not value.uses:
-            self.line(source.text)
+            if not _is_item_of_argument(value):
+                self.line(source.text)  # it may raise
             return
         name = self.names.fresh(value.name or "t")
         self.line(f"{name} = {source.text}")
@@ -439,3 +440,12 @@ class _Writer:
         name = self.names.fresh("t")
         self.line(f"{name} = {expression}")
         return name
+
+
+def _is_item_of_argument(operand: Operand) -> bool:
+    """Whether the value is taken out of an argument: the trace relies on it being there."""
+    while isinstance(operand, Value) and operand.op is not None:
+        if operand.op.attrs.get("fn") != "getitem":
+            return False
+        operand = operand.op.operands[0]
+    return isinstance(operand, Value)

@@ -119,7 +119,8 @@ class CallSignature:
             elif (p.kind is inspect.Parameter.POSITIONAL_ONLY
                   or (star and p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)):
                 positional.append(keywords.pop(p.name))
-        return self.fn(state, *positional, **keywords)
+        result = self.fn(state, *positional, **keywords)
+        return run_coroutine(result) if inspect.iscoroutine(result) else result
 
     def rows(self, batch: Iterable[Any]) -> list[dict[str, Any]]:
         """The bound arguments of each row of a batch (dicts, or tuples of positional ones)."""
@@ -159,6 +160,21 @@ def controls(given: Mapping[str, Any]) -> Controls:
     if out.seed is not None:
         config.check({"seed": out.seed})
     return out
+
+
+def run_coroutine(body: Any) -> Any:
+    """The result of an `async def` body, on an event loop of its own."""
+    import asyncio
+    import contextvars
+    from concurrent.futures import ThreadPoolExecutor
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(body)
+    context = contextvars.copy_context()
+    with ThreadPoolExecutor(1) as pool:  # this thread's loop is running: it cannot run another
+        return pool.submit(context.run, asyncio.run, body).result()
 
 
 def place_of(fn: Callable[..., Any]) -> Place | None:

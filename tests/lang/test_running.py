@@ -257,3 +257,25 @@ def test_interrupt_keeps_what_is_done(mode: str) -> None:
         assert isinstance(two.run("x", backend=model, mode=mode)["a"], str)
         assert model.core.wait_idle(10)
         model.core.check()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.filterwarnings("ignore::sglc.errors.SglcWarning")
+def test_async_bodies_run(model: Any, mode: str) -> None:
+    async def fetch(x: Any) -> str:
+        await asyncio.sleep(0)
+        return f"<{x}>"
+
+    @sgl.program
+    async def program(s: Any, q: Any) -> Any:
+        s += "x" + await fetch(q) + sgl.gen("a", max_tokens=3)
+        return await fetch(s["a"])
+
+    state = program.run("q", backend=model, mode=mode, seed=1)
+    assert state.text().startswith("x<q>") and state.ret_value == f"<{state['a']}>"
+
+    async def inside() -> str:
+        return program.run("q", backend=model, mode=mode, seed=1).text()
+
+    assert asyncio.run(inside()) == state.text()
+    assert program.compile("q").graph_breaks == 1
