@@ -73,7 +73,7 @@ def measure(engines: dict[str, Any], pattern: str, prompts: list[str], temperatu
     tok = engines["off"].tokenizer
     constraint = grammar.compile(regex=pattern, tokenizer=tok)
     groups = [prompts[i:i + batch] for i in range(0, len(prompts), batch)]
-    calls, seconds, tokens, forced = ({name: 0.0 for name in engines} for _ in range(4))
+    calls, seconds, tokens, forced = (dict.fromkeys(engines, 0.0) for _ in range(4))
     equal = 0
     for warm, group in [(False, groups[0]), *((True, group) for group in groups)]:
         ids = {}

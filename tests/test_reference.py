@@ -139,15 +139,17 @@ def test_constraints_mask_and_end() -> None:
     def prog(s: Any) -> None:
         s += "-" + sgl.gen("x", regex="a(b|c)", max_tokens=9, ignore_eos=True)
         s += sgl.gen("y", regex="d*", max_tokens=2) + sgl.gen("z", regex="d*")
-        s += sgl.gen("i", dtype=int) + sgl.gen("w", regex="cd", max_tokens=1)
+        s += sgl.gen("i", dtype=int) + sgl.gen("w", regex="c1", max_tokens=1)
+        s += sgl.gen("v", regex="cd")  # it would rather say "c", but text is encoded otherwise
 
     # The toy speaks what it likes best of what is allowed: Z! > EOS > ab > c > d > 1 > space.
     order = {wide("Z!"): 9.0, EOS: 8.0, wide("ab"): 7.0, ord("c"): 6.0, ord("d"): 5.0,
              ord("1"): 4.0, ord(" "): 3.0}
     got = run(prog, Model(lambda ids: order if len(ids) != 4 else {ord("d"): 9.0}))
-    assert got.variables == {"x": "ab", "y": "d", "z": "", "i": "1", "w": "c"}
+    assert got.variables == {"x": "ab", "y": "d", "z": "", "i": "1", "w": "c", "v": "cd"}
     assert got.meta["x"]["finish_reason"] == {"type": "constraint"}
-    assert got.ids == [BOS, FIRST, ord("-"), wide("ab"), ord("d"), ord("1"), ord("c")]
+    assert got.ids == [BOS, FIRST, ord("-"), wide("ab"), ord("d"), ord("1"), ord("c"),
+                       wide("cd")]
 
 
 def test_leftover_is_text_of_the_next_run() -> None:

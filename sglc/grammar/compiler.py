@@ -16,6 +16,7 @@ from sglc.grammar import llguidance_backend
 from sglc.grammar.constraint import Constraint
 from sglc.grammar.dtypes import dtype_regex
 from sglc.grammar.fsm import FsmConstraint
+from sglc.grammar.grammar_text import grammar_node
 from sglc.grammar.json_schema import schema_node
 from sglc.grammar.json_shapes import ANNOTATIONS, KEYWORDS, Unsupported
 from sglc.grammar.kept import KeptText
@@ -40,8 +41,8 @@ def compile(*, regex: str | None = None, choices: Iterable[str] | None = None,
     `regex`: those that Python's `re.fullmatch` accepts; `choices`: one of these strings;
     `dtype`: `int`, `float`, `bool` or `str`; `json_schema`: JSON that fits a schema (text, dict,
     pydantic model or type), with `separators` after members and keys, as far as
-    `json_schema.py` writes it; `grammar`: a Lark grammar with the rule `start`,
-    or an EBNF one with `root ::= ...`.
+    `json_schema.py` writes it; `grammar`: a Lark grammar with the rule `start`, or an EBNF one
+    with `root ::= ...`.
 
     Compiled constraints are kept with the tokenizer.  Raises GrammarError: SGLC006 for a bad
     regex, SGLC005 for bad choices, SGLC011 for a schema or grammar that cannot be enforced,
@@ -64,7 +65,7 @@ def compile(*, regex: str | None = None, choices: Iterable[str] | None = None,
             lambda: _schema(text, style, tokenizer, index, limits))
     if grammar is not None:
         return index.constraints.get(
-            ("grammar", grammar), lambda: llguidance_backend.from_grammar(grammar, tokenizer))
+            ("grammar", grammar, limits), lambda: _grammar(grammar, tokenizer, index, limits))
     key: tuple[Any, ...]
     parse: Callable[[], Node]
     if choices is not None:
@@ -116,6 +117,16 @@ def _schema(text: str, separators: tuple[str, str], tokenizer: Tokenizer, index:
     except (Unsupported, TooLarge) as why:
         return llguidance_backend.from_schema(json.dumps(closed(schema)), separators, tokenizer,
                                               str(why))
+
+
+def _grammar(text: str, tokenizer: Tokenizer, index: TokenIndex, limits: Limits) -> Constraint:
+    kept = KeptText(("grammar", text), lambda: grammar_node(text), index.disk)
+    try:
+        return index.constraints.get(
+            ("tree", kept.canonical, limits),
+            lambda: FsmConstraint(kept.automaton(limits), index, "the grammar"))
+    except (Unsupported, TooLarge):
+        return llguidance_backend.from_grammar(text, tokenizer)
 
 
 def _checked_separators(separators: tuple[str, str]) -> tuple[str, str]:

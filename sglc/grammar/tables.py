@@ -2,7 +2,8 @@
 
 Tokens that lead every state to the same place form a class.  A vocabulary of 50,000 or 130,000
 tokens has a few to some hundred classes under one pattern, so next states and masks of all states
-fit in a few megabytes.  Knows no device.
+fit in a few megabytes.  States inside of a character, mostly many, tell few tokens apart: they
+have classes of their own.  Knows no device.
 """
 
 from __future__ import annotations
@@ -14,20 +15,25 @@ import numpy as np
 
 from sglc.grammar.fsm import FsmConstraint
 
-MAX_STATES = 20_000
+MAX_STATES = 32_000
 MAX_BYTES = 64 << 20
 _MAX_MOVES = 40_000_000  # (state, token) pairs looked at while the tables are made
+_NEVER, _EOS = 0, 1  # classes in both groups
 
 
 @dataclass(frozen=True, slots=True)
 class TokenTables:
-    """Where S states are those that tokens lead to, numbered from the start state 0.
+    """S states, those that tokens lead to, numbered from the start state 0.
+
+    The state after token t in state s is `next[offset[s] + class_of_token[group[s], t]]`, -1
+    where t is not allowed; for EOS ids it is s where the text may end.
 
     Attributes:
-        class_of_token: uint16 [vocabulary]; class 0 are the tokens that are never allowed, class
-            1 the EOS ids.
-        next: int16 [S, classes], the state after a token of the class, -1 where not allowed; for
-            EOS the same state where the text may end.
+        class_of_token: uint16 [2, vocabulary]; class 0 are the tokens that are never allowed,
+            class 1 the EOS ids.
+        group: uint8 [S], 1 for the states inside of a character.
+        offset: int32 [S].
+        next: int16 [cells].
         row_id: int16 [S], the row of `rows` that is the state's mask.
         rows: int32 [rows, ceil(vocabulary / 32)], masks as `Constraint.mask` packs them.
         states: int64 [S], the constraint's own name of each state.
@@ -35,6 +41,8 @@ class TokenTables:
     """
 
     class_of_token: np.ndarray
+    group: np.ndarray
+    offset: np.ndarray
     next: np.ndarray
     row_id: np.ndarray
     rows: np.ndarray
@@ -44,8 +52,13 @@ class TokenTables:
     @property
     def nbytes(self) -> int:
         """Bytes of what decoding needs: all but `states`."""
-        return sum(a.nbytes for a in (self.class_of_token, self.next, self.row_id, self.rows,
-                                      self.accepting))
+        return sum(getattr(self, f.name).nbytes for f in fields(self) if f.name != "states")
+
+    @property
+    def classes(self) -> tuple[int, int]:
+        """Classes between characters, and inside of one."""
+        one, two = self.class_of_token.max(axis=1, initial=_EOS)
+        return int(one) + 1, int(two) + 1
 
 
 def token_tables(constraint: FsmConstraint, max_states: int = MAX_STATES,
@@ -79,18 +92,10 @@ def _made(constraint: FsmConstraint, max_states: int, max_bytes: int) -> TokenTa
     index = {constraint.start(): 0}
     order = [constraint.start()]
     moves: list[tuple[np.ndarray, np.ndarray]] = []
-    sums = np.zeros((2, vocab.words * 32), dtype=np.uint64)
+    sums = np.zeros((2, 2, vocab.words * 32), dtype=np.uint64)
     total = 0
     for number, state in enumerate(order):  # grows while it is read
-        found: list[np.ndarray] = []
-        states: list[tuple[np.ndarray, np.ndarray]] = []
-        constraint.walker.tokens(constraint.walker.root(*divmod(state, nodes)), found, states)
-        ids = np.concatenate(found) if found else np.zeros(0, np.int32)
-        ends = (np.concatenate([q * nodes + u for q, u in states]) if states
-                else np.zeros(0, np.int64))
-        if not constraint.liveness.everything:
-            live = constraint.liveness.filter(ends)
-            ids, ends = ids[live], ends[live]
+        ids, ends = _tokens(constraint, state)
         kinds, where = np.unique(ends, return_inverse=True)
         for end in kinds.tolist():
             if end not in index:
@@ -104,25 +109,68 @@ def _made(constraint: FsmConstraint, max_states: int, max_bytes: int) -> TokenTa
         # Each (state, next state) has its number; a token's sum of them tells its class.
         key = (np.uint64(number) << np.uint64(32)) + numbered.astype(np.uint64)
         for row, salt in enumerate((0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)):
-            sums[row, ids] += _mixed(key, salt)
-    class_of_token, classes = _classes(constraint, sums)
-    if len(order) * classes * 2 > max_bytes or classes > 0xFFFF:
+            sums[int(state % nodes > 0), row, ids] += _mixed(key, salt)
+    group = (np.array(order, dtype=np.int64) % nodes > 0).astype(np.uint8)
+    found = [_classes(constraint, sums[g]) for g in (0, 1)]
+    class_of_token = np.stack([kinds for kinds, _ in found])
+    widths = np.array([count for _, count in found], dtype=np.int64)[group]
+    cells = int(widths.sum())
+    if cells * 2 > max_bytes or max(count for _, count in found) > 0xFFFF:
         return None
-    after = np.full((len(order), classes), -1, dtype=np.int16)
+    offset = (np.cumsum(widths) - widths).astype(np.int32)
+    after = np.full(cells, -1, dtype=np.int16)
     for number, (ids, numbered) in enumerate(moves):
-        after[number, class_of_token[ids]] = numbered
+        after[offset[number] + class_of_token[group[number], ids].astype(np.int64)] = numbered
     accepting = np.array([constraint.accepting(state) for state in order])
-    after[accepting, 1] = np.flatnonzero(accepting)
-    allowed, row_id = np.unique(np.packbits(after >= 0, axis=1), axis=0, return_inverse=True)
-    if len(allowed) * vocab.words * 4 > max_bytes:
+    after[offset[accepting] + _EOS] = np.flatnonzero(accepting)
+    tables = _rows(constraint, class_of_token, group, offset, after, max_bytes)
+    if tables is None:
         return None
-    padded = np.zeros(vocab.words * 32, dtype=np.uint16)
-    padded[:vocab.size] = class_of_token
-    rows = np.stack([vocab.pack(np.unpackbits(bits, count=classes).astype(bool)[padded])
-                     for bits in allowed])
-    made = TokenTables(class_of_token, after, row_id.ravel().astype(np.int16), rows,
+    made = TokenTables(class_of_token, group, offset, after, *tables,
                        np.array(order, dtype=np.int64), accepting)
     return made if made.nbytes <= max_bytes else None
+
+
+def _tokens(constraint: FsmConstraint, state: int) -> tuple[np.ndarray, np.ndarray]:
+    """The allowed tokens, of twins one, and the states that they lead to."""
+    nodes = constraint.nodes
+    found: list[np.ndarray] = []
+    states: list[tuple[np.ndarray, np.ndarray]] = []
+    constraint.walker.tokens(constraint.walker.root(*divmod(state, nodes)), found, states)
+    if not found:
+        return np.zeros(0, np.int32), np.zeros(0, np.int64)
+    ids, ends = np.concatenate(found), np.concatenate([q * nodes + u for q, u in states])
+    if not constraint.liveness.everything:
+        live = constraint.liveness.filter(ends)
+        ids, ends = ids[live], ends[live]
+    return ids, ends
+
+
+def _rows(constraint: FsmConstraint, class_of_token: np.ndarray, group: np.ndarray,
+          offset: np.ndarray, after: np.ndarray, max_bytes: int,
+          ) -> tuple[np.ndarray, np.ndarray] | None:
+    """(row_id, rows); None where there are too many rows."""
+    vocab = constraint.index.vocab
+    numbers: dict[bytes, int] = {}
+    rows: list[np.ndarray] = []
+    row_id = np.empty(len(group), dtype=np.int16)
+    ends = np.append(offset[1:], len(after))
+    padded = np.full(vocab.words * 32, _NEVER, dtype=np.int64)
+    known: dict[bytes, int] = {}
+    for state, (start, end) in enumerate(zip(offset.tolist(), ends.tolist(), strict=True)):
+        allowed = after[start:end] >= 0
+        key = bytes([group[state]]) + allowed.tobytes()
+        row = known.get(key)
+        if row is None:
+            padded[:vocab.size] = class_of_token[group[state]]
+            packed = vocab.pack(allowed[padded])
+            row = known[key] = numbers.setdefault(packed.tobytes(), len(rows))
+            if row == len(rows):
+                if (row + 1) * packed.nbytes > max_bytes:
+                    return None
+                rows.append(packed)
+        row_id[state] = row
+    return row_id, np.stack(rows)
 
 
 def _classes(constraint: FsmConstraint, sums: np.ndarray) -> tuple[np.ndarray, int]:
@@ -130,11 +178,8 @@ def _classes(constraint: FsmConstraint, sums: np.ndarray) -> tuple[np.ndarray, i
     vocab = constraint.index.vocab
     sums[:, vocab.twins] = sums[:, vocab.twin_of]
     sums = sums[:, :vocab.size]
-    eos = np.zeros(vocab.size, dtype=bool)
-    eos[list(vocab.eos)] = True
-    live = np.flatnonzero((sums != 0).any(axis=0) & ~eos)
-    order = np.lexsort(sums[:, live])
-    tokens = live[order]
+    live = np.flatnonzero((sums != 0).any(axis=0))
+    tokens = live[np.lexsort(sums[:, live])]
     fresh = np.ones(len(tokens), dtype=bool)
     fresh[1:] = (sums[:, tokens[1:]] != sums[:, tokens[:-1]]).any(axis=0)
     number = np.cumsum(fresh) - 1
@@ -143,9 +188,9 @@ def _classes(constraint: FsmConstraint, sums: np.ndarray) -> tuple[np.ndarray, i
     np.minimum.at(firsts, number, tokens)
     rank = np.empty(len(firsts), dtype=np.int64)
     rank[np.argsort(firsts)] = np.arange(len(firsts))
-    out = np.zeros(vocab.size, dtype=np.int64)
+    out = np.full(vocab.size, _NEVER, dtype=np.int64)
     out[tokens] = rank[number] + 2
-    out[eos] = 1
+    out[list(vocab.eos)] = _EOS
     return out.astype(np.uint16), len(firsts) + 2
 
 

@@ -23,8 +23,8 @@ class Flow:
     same: prompts that are another one under a new name (gathering joins, arguments of regions,
     further roots) -> that one.  root: the first root.  spine: prompts on the way to the program's
     end, a joined fork's, or that of a span.  heirs: for prompts on the spine, the ops that take
-    their state variable on (one on each way through branches).  scopes: spans that are all of what a state adds between two points
-    of a block.
+    their state variable on (one on each way through branches).  scopes: spans that are all of
+    what a state adds between two points of a block.  read: all values that anything reads.
     """
 
     def __init__(self, program: Program) -> None:
@@ -56,6 +56,7 @@ class Flow:
                 if self._is_scope(op):
                     self.scopes.add(op)
         self._scan(program.body)
+        self.read: set[Value] = set().union(*self._reads.values())
 
     def is_inlined(self, op: Op) -> bool:
         """Whether the op is written where its one user is."""
@@ -219,6 +220,24 @@ def _arms_above(op: Op) -> dict[Op, Block]:
         found[block.parent] = block
         block = block.parent.block
     return found
+
+
+def drop_offsets(program: Program) -> None:
+    """Take out what only numbers the calls behind a branch (Python states count themselves)."""
+    for op in list(program.walk()):
+        if op.attrs.pop("offset", None):
+            *operands, offset = op.operands
+            op.set_operands(operands)
+            _drop_unused(offset)
+
+
+def _drop_unused(operand: Operand) -> None:
+    op = operand.op if isinstance(operand, Value) else None
+    if op is not None and op.name == "prompt.compute" and not op.results[0].uses:
+        operands = op.operands
+        op.erase()
+        for inner in operands:
+            _drop_unused(inner)
 
 
 def canonical_forks(program: Program) -> None:

@@ -124,9 +124,9 @@ def format_text(parts: Sequence[FormatPart], write: Write,
     return Source(f'f"{"".join(written)}"' if double else f"f'{''.join(written)}'")
 
 
-def gen_call(attrs: Mapping[str, Any]) -> str:
-    """`sgl.gen(...)` with the parameters that the op gives."""
-    words = [text_literal(attrs["name"])] if attrs.get("name") is not None else []
+def gen_call(name: str | None, attrs: Mapping[str, Any]) -> str:
+    """`sgl.gen(...)` into a variable, with the parameters that the op gives."""
+    words = [] if name is None else [text_literal(name)]
     for key, value in attrs.items():
         if key in ("name", "path"):
             continue
@@ -144,10 +144,9 @@ def gen_call(attrs: Mapping[str, Any]) -> str:
     return f"sgl.gen({', '.join(words)})"
 
 
-def select_call(op: Op, write: Write) -> str:
-    """`sgl.select(...)` over the op's choices."""
+def select_call(name: str | None, op: Op, write: Write) -> str:
+    """`sgl.select(...)` into a variable, over the op's choices."""
     choices = ", ".join([write(o).text for o in op.operands[1:]])
-    name = op.attrs.get("name")
     words = ["None" if name is None else text_literal(name), f"[{choices}]"]
     method = op.attrs.get("method")
     if method not in (None, "token_length_normalized"):

@@ -26,6 +26,7 @@ from sglc.ir.signatures import (
     count_text,
     fits,
 )
+from sglc.ir.types import ANY, is_text
 
 _UNKNOWN = "?"  # a role state that cannot be told: both opening and closing are fine
 
@@ -133,7 +134,8 @@ class Facts:
         if rule is not None:
             rule(self, op)
         if name in CALLS:
-            self.call(op, op.attrs["path"])
+            if not op.attrs.get("offset"):  # else the path is complete at run time only
+                self.call(op, op.attrs["path"])
         if self.roles and name in CHAINS and name not in _ROLE_OPS:
             self.set_role(op, self.role(op.operands[0]))
 
@@ -193,9 +195,12 @@ class Facts:
 
     # --- single operations ----------------------------------------------------------------
     def choices(self, op: Op) -> None:
-        given = [o.value for o in op.operands[1:] if isinstance(o, Lit)]
-        if len(op.operands) < 2:
+        choices = op.operands[1:-1] if op.attrs.get("offset") else op.operands[1:]
+        given = [o.value for o in choices if isinstance(o, Lit)]
+        if not choices:
             self.report(op, "has no choices")
+        if not all(is_text(o.type) or o.type == ANY for o in choices):
+            self.report(op, "a choice is not a text")
         if "" in given:
             self.report(op, "has an empty choice")
         repeated = [text for text, count in Counter(given).items() if count > 1]

@@ -20,7 +20,7 @@ from sglc.errors import IRError, Place
 from sglc.ir import python_text
 from sglc.ir.clone import clone_module
 from sglc.ir.module import Block, Lit, Module, Op, Operand, Program, Value
-from sglc.ir.prompt_flow import Flow, canonical_forks
+from sglc.ir.prompt_flow import Flow, canonical_forks, drop_offsets
 from sglc.ir.python_source import Add, Branch, Line, Statement, With, render
 from sglc.ir.python_text import FormatPart, Source, text_literal
 
@@ -33,6 +33,7 @@ def to_python(module: Module) -> str:
     names = _Names()
     parts = [_HEADER]
     for program in clone_module(module).programs.values():
+        drop_offsets(program)
         canonical_forks(program)
         parts.append(_Writer(program, names.fresh(program.name or "program")).source())
     return "\n\n".join(parts)
@@ -95,6 +96,7 @@ class _Writer:
         for arg in program.args:
             if not arg.name.isidentifier() or keyword.iskeyword(arg.name):
                 raise unwritable(f"the argument {arg.name!r}", program.loc)
+        self.bound = {op.attrs["name"] for op in program.walk() if op.name == "prompt.bind"}
         self.names = _Names([a.name for a in program.args])
         self.state = self.names.fresh("s")
         self.known: dict[Value, Source] = {a: Source(a.name) for a in program.args}
@@ -171,11 +173,23 @@ class _Writer:
             self.at.statements.append(Add(
                 state, f"sgl.special({text_literal(op.attrs['token'])})"))
         else:
-            call = (python_text.gen_call(op.attrs) if name == "gen"
-                    else python_text.select_call(op, self.write))
-            self.define(state, op.attrs.get("name"), op.results[1], op)
+            variable = self.variable(op, state)
+            call = (python_text.gen_call(variable, op.attrs) if name == "gen"
+                    else python_text.select_call(variable, op, self.write))
+            self.define(state, variable, op.results[1], op)
             self.at.statements.append(Add(state, call))
         self.reached(op.results[0], state)
+
+    def variable(self, op: Op, state: str) -> str | None:
+        """The variable that the state gets from a gen or select: its name, unless that is for
+        another value to have (a pass may have moved a gen out of a fork)."""
+        name: str | None = op.attrs.get("name")
+        if state != self.state or any(u.name == "prompt.bind" and u.attrs["name"] == name
+                                      for u in op.results[1].uses):
+            return name
+        while name in self.bound:
+            name = f"{name or 'text'}_"
+        return name
 
     def reached(self, prompt: Value, state: str) -> None:
         """The state variable is at the prompt now."""
@@ -186,8 +200,8 @@ class _Writer:
         """`with state.var_scope(...)` around the statements that a span is about."""
         begin, end = (self.prompt(o) for o in op.operands)
         state = self.held(op, end)[0]
-        inside = begin.op is not None and begin.op.block is op.block and begin.op.name != "prompt.root"
-        first = self.at.born.get(begin) if inside else 0
+        inside = begin.op is not None and begin.op.block is op.block
+        first = self.at.born.get(begin) if inside and begin is not self.flow.root else 0
         if first is None:
             raise unwritable("a scope that overlaps another one", op.loc)
         value = op.results[0]
@@ -317,7 +331,7 @@ class _Writer:
                 holders.append(self.fork_one(holders[0]))
         before = self.at
         results = {r: self.names.fresh(r.name or "x") for r in op.results
-                   if r.uses and r not in self.flow.spine}
+                   if r in self.flow.read and r not in self.flow.spine}
         ends: list[_Arm] = []
         for region in op.regions:
             self.at = _Arm({k: list(v) for k, v in before.holders.items()}, dict(before.defined))

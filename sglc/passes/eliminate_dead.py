@@ -42,6 +42,12 @@ class EliminateDead(Pass):
         return stats
 
 
+def dead_calls(program: Program) -> list[Op]:
+    """The model calls that nothing observable needs, in order."""
+    alive = _Marks(program, ()).alive
+    return [op for op in program.walk() if is_call(op) and op not in alive]
+
+
 def _check_names(outputs: tuple[str, ...], module: Module) -> None:
     known = {op.attrs["name"]: None for op in module.walk() if op.name in _NAMED}
     for name in outputs:

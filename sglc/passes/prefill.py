@@ -2,14 +2,17 @@
 
 A trie over what stands before each call: tokens of literal text and control tokens, and between
 them opaque nodes for what is known at run time only.  Its tokens are what must be prefilled at
-least once an instance (arms of branches all counted).
+least once an instance (arms of branches all counted).  With the arguments of a batch's rows, text
+made of them is known too, and the rows share one trie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from sglc.ir import compute
 from sglc.ir.module import Block, Lit, Module, Op, Operand, Value
 from sglc.passes.facts import BRANCHES, is_call
 from sglc.tokens.tokenizer import Tokenizer
@@ -24,6 +27,20 @@ class Prefill:
 
     def __str__(self) -> str:
         return f"{'=' if self.exact else '~'} {self.tokens} tok"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPrefill:
+    """Tokens of a batch's prompts.  unique: each prefix once; alone: each row by itself;
+    exact: as for `Prefill`."""
+
+    unique: int
+    alone: int
+    exact: bool
+
+    @property
+    def mark(self) -> str:
+        return "=" if self.exact else "~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +66,21 @@ class PrefillCounter:
             trie.visit(program.body)
         return Prefill(trie.tokens, trie.exact)
 
+    def count_rows(self, rows: Iterable[tuple[Module, Mapping[str, Any]]]) -> BatchPrefill:
+        """The distinct tokens of the prompts of many instances.
+
+        rows: for each the module that runs it and its arguments, by their IR names.
+        """
+        trie = _Trie(self)
+        alone = 0
+        for module, arguments in rows:
+            trie.begin_row(arguments)
+            for program in module.programs.values():
+                trie.begin_program(program.args)
+                trie.visit(program.body)
+            alone += len(trie.touched)
+        return BatchPrefill(trie.tokens, alone, trie.exact)
+
     def encode(self, text: str, first: bool) -> list[int]:
         key = (text, first)
         if key not in self._encoded:
@@ -57,27 +89,84 @@ class PrefillCounter:
 
 
 class _Trie:
+    """row: which instance is counted; touched: its tokens; known: values that its arguments give;
+    at: where its prompts stand."""
+
     def __init__(self, counter: PrefillCounter) -> None:
         self.counter = counter
         self.children: dict[tuple[int, Hashable], int] = {}
-        self.at: dict[Value, _Position] = {}
         self.tokens = 0
         self.exact = True
+        self.row = 0
+        self.arguments: Mapping[str, Any] = {}
+        self.at: dict[Value, _Position] = {}
+        self.known: dict[Value, Any] = {}
+        self.touched: set[int] = set()
+
+    def begin_row(self, arguments: Mapping[str, Any]) -> None:
+        self.row += 1
+        self.arguments = arguments
+        self.at, self.known, self.touched = {}, {}, set()
+
+    def begin_program(self, args: Iterable[Value]) -> None:
+        self.known.update({a: self.arguments[a.name] for a in args if a.name in self.arguments})
 
     def visit(self, block: Block) -> None:
         for op in block.ops:
-            for region in op.regions:
+            regions = self._taken(op)
+            for region in regions:
                 self.visit(region)
             if is_call(op):
                 self._call(op)
             elif op.name in BRANCHES or op.name in ("plan.issue", "plan.group"):
-                self._handed_on(op)
+                self._handed_on(op, regions)
             elif op.results and op.results[0].type.name in ("prompt", "kv"):
                 self.at[op.results[0]] = self._longer(op)
+            elif self.known and len(op.results) == 1:
+                self._compute(op)
+
+    def _taken(self, op: Op) -> tuple[Block, ...]:
+        """The regions of an op that may run in this row."""
+        if op.name in BRANCHES:
+            for region in op.regions:
+                for arg, value in zip(region.args, op.operands[1:], strict=True):
+                    self._same(arg, value)
+            if op.name == "prompt.if" and self._is_known(op.operands[0]):
+                return (op.regions[0 if self._value(op.operands[0]) else 1],)
+        return op.regions
+
+    def _compute(self, op: Op) -> None:
+        if not all(self._is_known(o) for o in op.operands):
+            return
+        values = [self._value(o) for o in op.operands]
+        try:
+            if op.name == "prompt.format":
+                self.known[op.results[0]] = compute.run_format(op.attrs["parts"], values)
+            elif op.name == "prompt.compute":
+                self.known[op.results[0]] = compute.function(op.attrs["fn"])(*values)
+            elif op.name == "prompt.list":
+                self.known[op.results[0]] = values
+        except Exception:
+            return  # the row will raise there
+
+    def _is_known(self, operand: Operand) -> bool:
+        return isinstance(operand, Lit) or operand in self.known
+
+    def _value(self, operand: Operand) -> Any:
+        return operand.value if isinstance(operand, Lit) else self.known[operand]
+
+    def _same(self, value: Value, other: Operand) -> None:
+        if self._is_known(other):
+            self.known[value] = self._value(other)
+        if isinstance(other, Value) and other in self.at:
+            self.at[value] = self.at[other]
 
     def _position(self, operand: Operand) -> _Position:
         known = self.at.get(operand) if isinstance(operand, Value) else None
-        return known or _Position(self._step(0, ("value", id(operand))), "", False, False)
+        return known or _Position(self._step(0, self._opaque(operand)), "", False, False)
+
+    def _opaque(self, operand: object) -> Hashable:
+        return "value", id(operand), self.row
 
     def _longer(self, op: Op) -> _Position:
         if op.name in ("prompt.root", "kv.root"):
@@ -88,30 +177,32 @@ class _Trie:
             return _Position(self._step(self._flush(before), ("token", op.attrs["token"])),
                              "", False, before.exact)
         text = _text(op)
+        if isinstance(text, Value) and isinstance(self.known.get(text), str):
+            text = str(self.known[text])
         if isinstance(text, str):
             return _Position(before.node, before.text + text, before.first, before.exact)
         opaque = text if isinstance(text, Value) else op.results[0]
-        return _Position(self._step(self._flush(before), ("value", id(opaque))), "", False, False)
+        return _Position(self._step(self._flush(before), self._opaque(opaque)), "", False, False)
 
     def _call(self, op: Op) -> None:
         before = self._position(op.operands[0])
         node = self._flush(before)
         self.exact &= before.exact
         for choice in op.operands[1:]:
-            if isinstance(choice, Lit):
-                self._flush(_Position(before.node, before.text + choice.value, before.first,
-                                      before.exact))
+            text = self._value(choice) if self._is_known(choice) else None
+            if isinstance(text, str):
+                self._flush(_Position(before.node, before.text + text, before.first, before.exact))
         # Text after a gen may follow what a stop string cut off: not exact.
-        self.at[op.results[0]] = _Position(self._step(node, ("call", op.attrs["path"])), "",
-                                           False, False)
+        self.at[op.results[0]] = _Position(
+            self._step(node, ("call", op.attrs["path"], self.row)), "", False, False)
 
-    def _handed_on(self, op: Op) -> None:
+    def _handed_on(self, op: Op, regions: tuple[Block, ...]) -> None:
         for result in op.results:
-            ends = [r.terminator.operands[result.index] for r in op.regions if r.terminator]
-            if result.type.name in ("prompt", "kv"):
-                same = len(ends) == 1 and ends[0] in self.at
-                self.at[result] = (self._position(ends[0]) if same else _Position(
-                    self._step(0, ("value", id(result))), "", False, False))
+            ends = [r.terminator.operands[result.index] for r in regions if r.terminator]
+            if len(ends) == 1:
+                self._same(result, ends[0])
+            if result.type.name in ("prompt", "kv") and result not in self.at:
+                self.at[result] = _Position(self._step(0, self._opaque(result)), "", False, False)
 
     def _flush(self, position: _Position) -> int:
         node = position.node
@@ -123,11 +214,13 @@ class _Trie:
     def _step(self, node: int, element: Hashable) -> int:
         """The child of `node` by a token (an id, or a control token) or an opaque element."""
         child = self.children.get((node, element))
+        is_token = isinstance(element, int) or (isinstance(element, tuple)
+                                                and element[0] == "token")
         if child is None:
             child = self.children[node, element] = len(self.children) + 1
-            if isinstance(element, int) or (isinstance(element, tuple)
-                                            and element[0] == "token"):
-                self.tokens += 1
+            self.tokens += is_token
+        if is_token and self.row:
+            self.touched.add(child)
         return child
 
 

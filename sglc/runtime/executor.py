@@ -268,9 +268,8 @@ class Instance:
         self.messages.append((step.order, {"role": step.data, "content": content}))
 
     # -- calls ----------------------------------------------------------------------------
-    def _await(self, step: Step) -> bool:
+    def _await(self, step: Step, key: Any) -> bool:
         """Whether a call must still be made; else its outcome is there or on its way."""
-        key = step.key
         if key in self._log:
             self._deliver(step, self._log[key])
             return False
@@ -290,23 +289,25 @@ class Instance:
                     env[slot] = value
                 self._fire(step.source)
                 return
-        if not self._await(step):
+        spec = step.data[1] if step.kind == "gen" else step.data
+        path, key = spec.path, step.key
+        if spec.offset:  # how many calls came before was not known ahead of time
+            path = (*path[:-1], path[-1] + choices.pop())
+            key = ("call", path)
+        if not self._await(step, key):
             return
-        key = step.key
 
         def done(outcome: Outcome) -> None:
             self._arrive(key, outcome)
 
         if step.kind == "gen":
-            gen, spec = step.data
-            options, constraint = job.gens[gen]
+            options, constraint = job.gens[step.data[0]]
             on_text = None if self.stream is None else self.stream.listener(key, self)
             call = calls.start_gen(
-                job, prompt, options, calls.gen_keys(options, job.seed, self.row, spec.path),
+                job, prompt, options, calls.gen_keys(options, job.seed, self.row, path),
                 constraint, done, space=job.space, priority=(self.row, spec.rank),
                 on_text=on_text)
         else:
-            spec = step.data
             call = calls.start_select(job, prompt, choices, spec.method, done, space=job.space,
                                       priority=(self.row, spec.rank))
         with self._lock:
@@ -322,7 +323,7 @@ class Instance:
             if isinstance(value, Failed):  # Python would have read it, and raised
                 self._fail(value.error, step)
                 return
-        if not self._await(step):
+        if not self._await(step, step.key):
             return
         job, spec, kind, key = self.job, step.data, step.kind, step.key
         host = job.hosts[spec.call]

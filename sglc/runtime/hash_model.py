@@ -96,6 +96,16 @@ class HashRunner:
             out[ends[:, None], self._eos] += 40.0
         return torch.from_numpy(out)
 
+    def logits_of(self, hidden: torch.Tensor, ids: np.ndarray) -> torch.Tensor:
+        """`logits(hidden)[:, ids]`."""
+        h = hidden[:, :1].numpy().view(np.uint64)
+        out = self._tables[0][(h & np.uint64(_TURNS - 1)).astype(np.int64), ids]
+        out += self._tables[1][(h >> np.uint64(20) & np.uint64(_TURNS - 1)).astype(np.int64), ids]
+        out += self._bias[ids]
+        ends = np.flatnonzero((h[:, 0] >> np.uint64(40)) % np.uint64(_EOS_ONE_IN) == 0)
+        out[ends[:, None], np.flatnonzero(np.isin(ids, self._eos))] += 40.0
+        return torch.from_numpy(out)
+
     def close(self) -> None:
         self.allocate(0)
 

@@ -7,13 +7,16 @@ sequence's progress, so a step can run while the next one is prepared.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from sglc.runtime.batch import Runner
-from sglc.runtime.sampler import Sampler, Top
+from sglc.runtime.few import FewTokens, draw_few
+from sglc.runtime.sampler import Draw, Sampler, Top
 from sglc.runtime.step import Step
 
 _SCORE_ROWS = 128  # rows of log-probabilities in memory at once
@@ -35,11 +38,17 @@ class Outcome:
 
 
 class Launcher:
-    """Runs steps on one model.  `model_seconds`: time spent inside it so far."""
+    """Runs steps on one model.  `model_seconds`: time spent inside it so far.
+
+    A runner may have `logits_of(hidden, ids)`: the logits of some tokens alone, (K, len(ids)).
+    """
 
     def __init__(self, runner: Runner, sampler: Sampler) -> None:
         self.runner = runner
         self.sampler = sampler
+        self._few = FewTokens(sampler)
+        self._logits_of: Callable[[Any, np.ndarray], torch.Tensor] | None = getattr(
+            runner, "logits_of", None)
         self.model_seconds = 0.0
 
     @torch.inference_mode()
@@ -55,12 +64,42 @@ class Launcher:
         hidden = torch.cat(parts) if len(parts) > 1 else parts[0] if parts else None
         out = Outcome(hidden)
         if step.samples:
-            logits = self._logits(hidden, [k for _, k in step.samples])
-            drawn = self.sampler.draw(logits, [seq.draw for seq, _ in step.samples])
-            out.tokens, out.reports = drawn.ids, drawn.reports
+            self._draw(hidden, step, out)
         if step.scores:
             out.scores = self._scores(hidden, step)
         return out
+
+    def _draw(self, hidden: Any, step: Step, out: Outcome) -> None:
+        """A token for each of the step's samples."""
+        draws = [seq.draw for seq, _ in step.samples]
+        rows = [k for _, k in step.samples]
+        out.tokens = [-1] * len(rows)
+        few = self._draw_few(hidden, rows, draws, out.tokens)
+        rest = [i for i in range(len(rows)) if i not in few] if few else range(len(rows))
+        if rest:
+            logits = self._logits(hidden, [rows[i] for i in rest])
+            drawn = self.sampler.draw(logits, [draws[i] for i in rest])
+            for i, token in zip(rest, drawn.ids, strict=True):
+                out.tokens[i] = token
+            out.reports = {rest[r]: report for r, report in drawn.reports.items()}
+
+    def _draw_few(self, hidden: Any, rows: list[int], draws: list[Draw],
+                  tokens: list[int]) -> set[int]:
+        """Draw the samples that few tokens are allowed for; returns which they are."""
+        if self._logits_of is None:
+            return set()
+        groups: dict[int, tuple[np.ndarray, list[int]]] = {}
+        for i, draw in enumerate(draws):
+            ids = self._few.of(draw)
+            if ids is not None:
+                groups.setdefault(id(ids), (ids, []))[1].append(i)
+        for ids, members in groups.values():
+            started = time.perf_counter()
+            logits = self._logits_of(hidden[[rows[i] for i in members]], ids)
+            self.model_seconds += time.perf_counter() - started
+            for i, row in zip(members, logits, strict=True):
+                tokens[i] = draw_few(row, ids, draws[i])
+        return {i for _, members in groups.values() for i in members}
 
     def _logits(self, hidden: Any, rows: list[int]) -> torch.Tensor:
         """Logits of these hidden states, a row each, computed once where a state is shared."""

@@ -77,6 +77,12 @@ class ModelRunner:
         """float32 (K, vocab_size) of hidden states (K, H)."""
         return self._open().logits(hidden)
 
+    @torch.no_grad()
+    def logits_of(self, hidden: Tensor, ids: np.ndarray) -> Tensor:
+        """float32 (K, len(ids)): `logits(hidden)[:, ids]` up to rounding, of these rows of the
+        LM head alone."""
+        return self._open().logits_of(hidden, _tensor(ids))
+
     def close(self) -> None:
         """Frees the weights and the pool."""
         self._model = None

@@ -17,12 +17,16 @@ _SPAN = 26.1  # more than the noise's range
 _BLOCK = 1 << 17  # noise made at once on a CPU: what its cache holds
 
 
-def gumbel_max(scores: torch.Tensor, counters: np.ndarray) -> list[int]:
-    """One sample a row of `softmax(scores)`: the token of the largest noisy score, the first of
+def gumbel_max(scores: torch.Tensor, counters: np.ndarray,
+               ids: np.ndarray | None = None) -> list[int]:
+    """One sample a row of `softmax(scores)`: the column of the largest noisy score, the first of
     equals; -1 where all scores are -inf, -2 where one is NaN.
 
     scores: float64, (rows, V).  counters: uint64, (rows, 3): index, low and high word of the key.
+    ids: the tokens that the columns are of; None for 0, 1, ...
     """
+    if ids is not None:
+        return _on_cpu(scores.cpu().numpy(), counters, ids)
     if scores.device.type != "cpu":
         return _on_device(scores, torch.from_numpy(counters.view(np.int64)).to(scores.device))
     block = max(1, _BLOCK // scores.shape[1])
@@ -32,14 +36,15 @@ def gumbel_max(scores: torch.Tensor, counters: np.ndarray) -> list[int]:
     return found
 
 
-def _on_cpu(scores: np.ndarray, counters: np.ndarray) -> list[int]:
+def _on_cpu(scores: np.ndarray, counters: np.ndarray,
+            ids: np.ndarray | None = None) -> list[int]:
     rows, vocab = scores.shape
     index, low, high = counters.T
     zero = np.zeros(1, dtype=np.uint64)
     top = scores.max(axis=1)
     possible = scores >= (top - _SPAN)[:, None]
     flat = np.flatnonzero(possible)
-    if 4 * len(flat) > rows * vocab:
+    if ids is None and 4 * len(flat) > rows * vocab:
         quads = np.arange((vocab + 3) // 4, dtype=np.uint64)[None]
         words = np.empty((rows, quads.shape[1], 4))
         made = philox4x32((index[:, None], quads, zero, zero), (low[:, None], high[:, None]))
@@ -50,6 +55,7 @@ def _on_cpu(scores: np.ndarray, counters: np.ndarray) -> list[int]:
         noisy += scores
     else:
         r, v = np.divmod(flat, vocab)
+        v = v if ids is None else ids[v]
         made = philox4x32((index[r], (v >> 2).astype(np.uint64), zero, zero), (low[r], high[r]))
         noise = np.choose(v & 3, made).astype(np.float64)
         _gumbel(noise)

@@ -28,6 +28,7 @@ class GenSpec:
     path: tuple[int, ...]
     name: Any
     rank: int
+    offset: bool = False  # the last input is added to the path's last number
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class SelectSpec:
     method: str
     name: Any
     rank: int
+    offset: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -229,14 +231,15 @@ class _Compiler:
             return
         if op.name == "kv.decode":
             given = {k: v for k, v in op.attrs.items() if k in SAMPLING_ATTRS}
-            spec = GenSpec(GenParams(**given), tuple(op.attrs["path"]), op.attrs.get("name"), rank)
+            spec = GenSpec(GenParams(**given), tuple(op.attrs["path"]), op.attrs.get("name"), rank,
+                           bool(op.attrs.get("offset")))
             self.code.gens.append((len(self.code.steps), spec))
             step = self.add("gen", op, activation, (len(self.code.gens) - 1, spec))
             step.key = ("call", spec.path)
         elif op.name == "kv.score":
             choose = SelectSpec(
                 tuple(op.attrs["path"]), op.attrs.get("method", "token_length_normalized"),
-                op.attrs.get("name"), rank)
+                op.attrs.get("name"), rank, bool(op.attrs.get("offset")))
             self.add("select", op, activation, choose).key = ("call", choose.path)
         elif op.name == "prompt.bind":
             name = op.attrs["name"]

@@ -54,11 +54,18 @@ class Tally:
             self._n += 1
         self._counts[i] += 1
 
-    def apply(self, row: torch.Tensor, params: SamplingParams) -> None:
+    def apply(self, row: torch.Tensor, params: SamplingParams,
+              columns: np.ndarray | None = None) -> None:
         """Penalise one row of logits in place: repetition (Keskar et al. 2019: prompt and
-        output, divide if positive, else multiply), then frequency and presence (output)."""
-        ids = torch.from_numpy(self._ids[:self._n]).to(row.device)
-        counts = torch.from_numpy(self._counts[:self._n]).to(row.device)
+        output, divide if positive, else multiply), then frequency and presence (output).
+        `columns`: the ids, ascending, that the row is of; None for all."""
+        known, seen = self._ids[:self._n], self._counts[:self._n]
+        if columns is not None:
+            at = np.searchsorted(columns, known).clip(max=len(columns) - 1)
+            there = columns[at] == known
+            known, seen = at[there], seen[there]
+        ids = torch.from_numpy(known).to(row.device)
+        counts = torch.from_numpy(seen).to(row.device)
         values = row[ids]
         penalty = params.repetition_penalty
         if penalty != 1.0:
@@ -102,6 +109,11 @@ class Draw:
         if params.logprobs or params.top_logprobs > 0:
             flags |= _REPORT
         self.flags = flags
+
+    @property
+    def reports(self) -> bool:
+        """Whether log-probabilities are wanted."""
+        return bool(self.flags & _REPORT)
 
 
 @dataclass(slots=True)

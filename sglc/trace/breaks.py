@@ -22,3 +22,7 @@ class GraphBreak(Exception):
 
 class PathEnd(BaseException):
     """The path ends in a `prompt.break`: the rest is traced when the value is known."""
+
+
+class NotMergeable(Exception):
+    """The arms of an `if` do something that cannot be merged: it is explored path by path."""

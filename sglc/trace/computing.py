@@ -12,6 +12,7 @@ from typing import Any
 
 from sglc.ir import compute, types
 from sglc.ir.module import Lit, Value
+from sglc.trace.breaks import NotMergeable
 from sglc.trace.guards import MISSING, Guard, Recipe, snapshot
 from sglc.trace.hosts import describe_iterable, is_end, next_or_end
 from sglc.trace.outside import OutsideReads, type_of
@@ -207,6 +208,8 @@ class Computing(OutsideReads):
             return outcome
         if value.type != types.BOOL:
             value = self.compute("bool", value)
+        if self.depth:
+            raise NotMergeable
         return self.recorder.decide(value.operand, self.place())
 
     def concrete(self, value: Any, what: str) -> Any:

@@ -52,6 +52,8 @@ class Recorder:
         self.root = Segment(builder)
         self.given = tuple(given)
         self.paths = 0
+        self.merges: dict[Op, Any] = {}  # what recorded `if`s with merged arms left
+        self.unmergeable: set[tuple[int, int]] = set()  # where arms turned out not to merge
         self.restart()
 
     def restart(self) -> None:
@@ -106,6 +108,7 @@ class Recorder:
         if self.cursor < len(segment.log):
             raise GraphBreak("SGLC111", "the program does not do the same when run again",
                              place=place)
+        assert segment.results is None
         if segment.arms is None:
             segment.condition, segment.place, segment.event = condition, place, event
             segment.arms = (Segment(segment.builder.region()), Segment(segment.builder.region()))

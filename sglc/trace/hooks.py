@@ -23,6 +23,7 @@ from sglc.trace.hosts import FromOutside, ReadState
 from sglc.trace.hosts import call as call_value
 from sglc.trace.operators import CONTAINERS, Operators, kind_of, run_time, traced
 from sglc.trace.outline import Outlined, bound, run_outlined
+from sglc.trace.regions import UNBOUND
 from sglc.trace.symbols import (
     Frozen,
     HostMethod,
@@ -219,6 +220,7 @@ class Hooks(Operators):
                 return session.iterators[-1]
             return self._own_iterator(args[0]) or session.host("iter", iter, args[0])
         if fn is next:
+            self._no_change([])
             if self._own_iterator(args[0]) is not None:
                 return next(*args)
             return session.host("next", next, *args)
@@ -275,6 +277,8 @@ class Hooks(Operators):
 
     def _container_method(self, fn: Any, owner: Any, args: tuple, kwargs: dict) -> Any:
         name = fn.__name__
+        if name not in ("get", "items", "keys", "values", "copy", "index", "count"):
+            self._no_change(owner)
         if isinstance(owner, str):
             if name == "join" and len(args) == 1:
                 return self._join(owner, list(self.iterate(args[0])))
@@ -347,6 +351,13 @@ class Hooks(Operators):
             names.append(name)
             values.append(FromOutside(lambda c=cell: c.cell_contents))  # type: ignore[misc]
         return self.session.host("try", run_outlined, function, tuple(names), *values)
+
+    def local(self, get: Callable[[], Any]) -> Any:
+        """A local of the body, for `branch`; UNBOUND if it is not bound."""
+        try:
+            return get()
+        except NameError:
+            return UNBOUND
 
     def bound(self, result: Any, name: str) -> Any:
         return self.session.host("variable", bound, result, name)

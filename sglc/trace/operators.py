@@ -7,12 +7,16 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from sglc.ir import types
 from sglc.lang import expressions
+from sglc.trace.breaks import NotMergeable
+from sglc.trace.guards import MISSING
 from sglc.trace.session import Session
 from sglc.trace.symbols import (
     Frozen,
     HostMethod,
     Method,
+    Partial,
     Sym,
     contains_symbol,
     is_symbolic,
@@ -101,6 +105,9 @@ class Operators:
         return _OPERATORS[op](left, right)
 
     def _identity(self, left: Any, right: Any) -> Any:
+        for value in (left, right):
+            if isinstance(value, Partial):
+                value.refuse()
         for a, b in ((left, right), (right, left)):
             if isinstance(a, (Sym, Frozen)):
                 opaque = isinstance(a, Sym) and a.type.name in ("any", "json", "bool")
@@ -169,12 +176,32 @@ class Operators:
         return value[key]
 
     def store(self, container: Any, key: Any, value: Any) -> None:
+        self._no_change(container)
         if not self._outside_store(container, "setitem", key, value):
             container[key] = value
 
     def update(self, container: Any, key: Any, op: str, value: Any) -> None:
         new = self.augment(self.item(container, key), op, value)
         self.store(container, key, new)
+
+    def _no_change(self, container: Any) -> None:
+        """Arms of an `if` that are traced both must not change containers of the body."""
+        if self.session.depth and type(container) in (list, dict, set):
+            raise NotMergeable
+
+    def branch(self, test: Any, then: Callable[[], None], otherwise: Callable[[], None],
+               get: Callable[[], tuple[Any, ...]], put: Callable[[tuple[Any, ...]], None]) -> None:
+        """An `if` whose arms are functions of the locals that they assign."""
+        session = self.session
+        if isinstance(test, Sym) and (test.recipe is None or test.example is MISSING):
+            if test.type != types.BOOL:
+                test = session.compute("bool", test)
+            if session.branch(test, then, otherwise, get, put):
+                return
+        if session.truth(test):
+            then()
+        else:
+            otherwise()
 
     def _outside_store(self, container: Any, name: str, key: Any, value: Any) -> bool:
         """Record a store to something from outside; False if it is the body's own."""
@@ -209,6 +236,7 @@ class Operators:
         if not (traced(left) or is_symbolic(left) or isinstance(left, (*CONTAINERS,
                                                                       expressions.Expr))):
             return self.session.host("i" + op.lower(), _INPLACE[op], left, right)
+        self._no_change(left)
         if isinstance(left, list) and isinstance(right, Frozen):
             right = list(right)
         return _INPLACE[op](left, right)

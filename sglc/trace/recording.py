@@ -13,12 +13,12 @@ from typing import Any
 from sglc.errors import Diagnostic, LanguageError, Place
 from sglc.ir import types
 from sglc.ir.module import Attr, Lit, Op, Operand, Value
-from sglc.trace.breaks import GraphBreak, PathEnd
+from sglc.trace.breaks import GraphBreak, NotMergeable, PathEnd
 from sglc.trace.explore import Recorder
 from sglc.trace.guards import MISSING, Guard, OutsideGuard, snapshot
 from sglc.trace.hosts import FromOutside, HostCall, Made, ReadState, Real, Slot
 from sglc.trace.outline import Reads
-from sglc.trace.symbols import Frozen, Method, Sym, contains_symbol
+from sglc.trace.symbols import Frozen, Method, Partial, Sym, contains_symbol
 
 _RESULTS = {"as_text": types.TEXT, "format": types.TEXT, "str": types.TEXT, "repr": types.TEXT,
             "int": types.INT, "float": types.FLOAT, "isinstance": types.BOOL, "bool": types.BOOL,
@@ -44,6 +44,8 @@ class Recording:
         self.breaks: list[Diagnostic] = []
         self.root: Callable[[], Operand] | None = None  # the run's own prompt, as it is now
         self.iterators: list[Any] = []  # made by the body
+        self.states: list[Any] = []  # all prompt states of the current run
+        self.depth = 0  # of `if`s whose arms are being merged
         self.guards: dict[Guard, None] = {}
         self.outside: dict[str, OutsideGuard] = {}
         self.assumed: dict[str, int] = {}
@@ -56,6 +58,7 @@ class Recording:
         self.hosts = 0
         self.reads = {}
         self.iterators = []
+        self.states = []
 
     # -- places and breaks -----------------------------------------------------------------
     def place(self) -> Place | None:
@@ -103,6 +106,8 @@ class Recording:
         Known if the path has been here before it broke; a guess is checked at run time;
         otherwise the path ends here, and goes on when the fact is known.
         """
+        if self.depth:
+            raise NotMergeable
         event = self.recorder.next_event()
         given = self.recorder.given
         if event < len(given):
@@ -124,6 +129,8 @@ class Recording:
     def _call(self, op: str, attrs: dict[str, Attr], fn: Callable[..., Any], args: Sequence[Any],
               kwargs: dict[str, Any], results: Sequence[types.Type],
               expected: Any = MISSING) -> Op:
+        if self.depth:
+            raise NotMergeable
         operands: list[Operand] = []
         templates = tuple(self._template(a, operands) for a in args)
         named = tuple((k, self._template(v, operands)) for k, v in kwargs.items())
@@ -151,6 +158,8 @@ class Recording:
             return Made(Real, (value.read,)) if value.read is not None else Made(
                 value.kind, tuple(self._template(v, operands, depth - 1)
                                   for v in (value if value.names is None else value._items())))
+        if isinstance(value, Partial):
+            value.refuse()
         if isinstance(value, FromOutside):
             return Made(Real, (value.read,))
         if isinstance(value, ReadState):

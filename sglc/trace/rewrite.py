@@ -11,6 +11,7 @@ import ast
 import dis
 import inspect
 import textwrap
+from collections.abc import Sequence
 from types import CodeType, FunctionType
 from typing import Any, ClassVar
 
@@ -61,6 +62,10 @@ def rewrite(fn: FunctionType) -> tuple[CodeType, tuple[Outlined, ...]]:
                              for d in node.args.kw_defaults]
     rewriter = _Rewrite(set(outside), set(fn.__code__.co_freevars))
     node.body = [s for stmt in node.body for s in _as_list(rewriter.visit(stmt))]
+    if rewriter.assigned:  # so that they are locals of this function, for its arms to assign
+        names = " = ".join(sorted(rewriter.assigned))
+        bind = ast.parse(f"if 0: {names} = None").body[0]
+        node.body.insert(0, ast.copy_location(bind, node.body[0]))
     module = ast.Module([node], [])
     ast.fix_missing_locations(module)
     return compile(module, file, "exec"), tuple(rewriter.outlined)
@@ -178,6 +183,9 @@ class _Rewrite(ast.NodeTransformer):
         self.closure = closure
         self.matches = 0
         self.outlined: list[Outlined] = []
+        self.nested = 0  # functions inside the program
+        self.branches = 0
+        self.assigned: set[str] = set()  # locals that arms of branches assign
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if isinstance(node.ctx, ast.Load) and node.id in self.outside:
@@ -229,10 +237,40 @@ class _Rewrite(ast.NodeTransformer):
             return _hook("percent", node.left, node.right, at=node)
         return node
 
-    def visit_If(self, node: ast.If) -> ast.stmt:
+    def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt]:
+        if self.nested == 0 and all(map(_rejoins, [*node.body, *node.orelse])):
+            return self._branch(node)
         self.generic_visit(node)
         node.test = _hook("truth", node.test, at=node.test)
         return node
+
+    def _branch(self, node: ast.If) -> list[ast.stmt]:
+        """The arms as functions, for an `if` behind which they rejoin."""
+        self.branches += 1
+        n = self.branches
+        names = sorted({x.id for part in (*node.body, *node.orelse) for x in ast.walk(part)
+                        if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Store)})
+        self.assigned.update(names)
+        test = self.visit(node.test)
+        out: list[ast.stmt] = []
+        for what, body in (("then", node.body), ("else", node.orelse)):
+            stmts = [s for stmt in body for s in _as_list(self.visit(stmt))] or [ast.Pass()]
+            out.append(_function(f"__sglc_{what}_{n}", "", names, stmts))
+        read = ", ".join(f"__sglc__.local(lambda: {x})" for x in names)
+        out += ast.parse(f"def __sglc_get_{n}(): return ({read}{',' if names else ''})").body
+        assign = "\n    ".join(f"{x} = __v[{i}]" for i, x in enumerate(names)) or "pass"
+        out.append(_function(f"__sglc_put_{n}", "__v", names, ast.parse(
+            f"if 1:\n    {assign}").body[0].body))  # type: ignore[attr-defined]
+        call = _hook("branch", test, *[ast.Name(f"__sglc_{w}_{n}", ast.Load())
+                                       for w in ("then", "else", "get", "put")], at=node)
+        out.append(ast.Expr(call))
+        for stmt in out:
+            if not hasattr(stmt, "lineno"):
+                ast.copy_location(stmt, node)
+            for sub in ast.walk(stmt):
+                if isinstance(sub, (ast.expr, ast.stmt, ast.arg)) and not hasattr(sub, "lineno"):
+                    ast.copy_location(sub, node)
+        return out
 
     def visit_While(self, node: ast.While) -> ast.stmt:
         self.generic_visit(node)
@@ -383,8 +421,28 @@ class _Rewrite(ast.NodeTransformer):
         for arg in ast.walk(node.args):
             if isinstance(arg, ast.arg):
                 arg.annotation = None
+        self.nested += 1
         self.generic_visit(node)
+        self.nested -= 1
         return node
+
+
+def _rejoins(node: ast.stmt) -> bool:
+    """Whether an arm's statement always goes on to the next one."""
+    if isinstance(node, ast.If):
+        return all(map(_rejoins, [*node.body, *node.orelse]))
+    if isinstance(node, ast.With):
+        return all(map(_rejoins, node.body))
+    return isinstance(node, (ast.Expr, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Pass))
+
+
+def _function(name: str, argument: str, names: Sequence[str], body: list[ast.stmt]) -> ast.stmt:
+    """`def name(argument): nonlocal names; body`."""
+    head = f"def {name}({argument}):\n    " + (f"nonlocal {', '.join(names)}" if names else "pass")
+    made = ast.parse(head).body[0]
+    assert isinstance(made, ast.FunctionDef)
+    made.body += body
+    return made
 
 
 def _as_list(node: Any) -> list[ast.stmt]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sglc.trace.computing import Computing
+from sglc.trace.regions import Regions
 
 
-class Session(Computing):
+class Session(Regions):
     """The trace of one variant.  A new run of the body starts with `restart()`."""

@@ -23,15 +23,15 @@ from sglc.lang.expressions import (
     gather_names,
 )
 from sglc.trace.session import Session
-from sglc.trace.symbols import Frozen, Sym
+from sglc.trace.symbols import Frozen, Partial, Sym
 
 
 class TraceState(PromptSurface):
     """A prompt being traced.  `observable`: its variables are those of the run's result."""
 
     __sglc_traced__ = True
-    __slots__ = ("_begin", "_calls", "_closed", "_forks", "_metas", "_observable", "_path",
-                 "_prompt", "_roles", "_session", "_variables")
+    __slots__ = ("_begin", "_calls", "_closed", "_forks", "_metas", "_observable", "_offset",
+                 "_path", "_prompt", "_roles", "_session", "_variables")
 
     def __init__(self, session: Session, prompt: Operand, path: tuple[int, ...] = (), *,
                  observable: bool = False, variables: dict[Any, Any] | None = None,
@@ -48,6 +48,25 @@ class TraceState(PromptSurface):
         self._metas: dict[Any, Operand] = {}
         self._calls = 0
         self._forks = 0
+        self._offset: Operand | None = None  # calls beside `_calls`, known at run time
+        session.states.append(self)
+
+    # -- merging --------------------------------------------------------------------------
+    def fields(self) -> dict[str, Any]:
+        """What an arm of an `if` may change."""
+        return {"prompt": self._prompt, "calls": self._calls, "offset": self._offset,
+                "forks": self._forks, "roles": (self._roles.closed, self._roles.open),
+                "closed": tuple(self._closed), "begin": self._begin,
+                "variables": dict(self._variables), "metas": dict(self._metas)}
+
+    def restore(self, fields: dict[str, Any]) -> None:
+        """Be as `fields` says."""
+        self._prompt, self._begin = fields["prompt"], fields["begin"]
+        self._calls, self._offset, self._forks = (
+            fields["calls"], fields["offset"], fields["forks"])
+        self._roles = RoleTracker(*fields["roles"])
+        self._closed = list(fields["closed"])
+        self._variables, self._metas = dict(fields["variables"]), dict(fields["metas"])
 
     # -- building -------------------------------------------------------------------------
     def _add(self, part: Any) -> None:
@@ -90,6 +109,13 @@ class TraceState(PromptSurface):
         self._calls += 1
         return path
 
+    def _offset_operand(self, attrs: dict[str, Any]) -> tuple[Operand, ...]:
+        """What is added to the last number of the path at run time, if anything."""
+        if self._offset is None:
+            return ()
+        attrs["offset"] = True
+        return (self._offset,)
+
     def _gen(self, part: Gen) -> None:
         session = self._session
         given = part.params.given()
@@ -98,7 +124,8 @@ class TraceState(PromptSurface):
         attrs = {**given, "path": self._next_path()}
         if part.name is not None:
             attrs["name"] = part.name
-        op = session.emit("prompt.gen", (self._prompt,), attrs,
+        offset = self._offset_operand(attrs)
+        op = session.emit("prompt.gen", (self._prompt, *offset), attrs,
                           (types.PROMPT, value_type, types.META), ("", part.name or "", ""))
         self._prompt = op.results[0]
         value: Any = Sym(session, op.results[1], value_type)
@@ -117,7 +144,8 @@ class TraceState(PromptSurface):
         attrs: dict[str, Any] = {"path": self._next_path(), "method": part.method}
         if part.name is not None:
             attrs["name"] = part.name
-        op = session.emit("prompt.select", (self._prompt, *choices), attrs,
+        offset = self._offset_operand(attrs)
+        op = session.emit("prompt.select", (self._prompt, *choices, *offset), attrs,
                           (types.PROMPT, type_, types.SCORES), ("", part.name or "", ""))
         self._prompt = op.results[0]
         self._define(part.name, Sym(session, op.results[1], type_), op.results[1], op.results[2])
@@ -186,12 +214,17 @@ class TraceState(PromptSurface):
             raise self._session.broken("SGLC111", f"the variable {name!r} is read before anything "
                                                   "produces it", raises=True)
         value = self._variables[name]
+        if isinstance(value, Partial):
+            value.refuse()
         self._session.read(value)
         return list(value) if type(value) is list else value
 
     __getitem__ = get_var
 
     def __contains__(self, name: Any) -> bool:
+        value = self._variables.get(name)
+        if isinstance(value, Partial):
+            value.refuse()
         return name in self._variables
 
     def text(self) -> Any:

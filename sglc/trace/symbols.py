@@ -278,6 +278,29 @@ class Frozen:
         return self[key] if key in self else default
 
 
+class Partial:
+    """A variable that only one arm of an `if` has made: any use of it breaks the graph."""
+
+    __slots__ = ("_session",)
+    __sglc_symbolic__ = True
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def refuse(self, *args: Any) -> Any:
+        raise self._session.broken("SGLC111", "a variable is used that only one branch made",
+                                   fixes=("give it a value before the if",))
+
+    __bool__ = __len__ = __iter__ = __getitem__ = __call__ = __contains__ = refuse
+    __add__ = __radd__ = __mul__ = __eq__ = __lt__ = __gt__ = refuse  # type: ignore[assignment]
+    __str__ = __repr__ = __format__ = __hash__ = __index__ = refuse  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self.refuse()
+
+
 class HostMethod:
     """A method of a container from outside that may change it: called at run time."""
 

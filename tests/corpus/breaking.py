@@ -6,6 +6,7 @@ interpreter all the same.
 
 from __future__ import annotations
 
+import asyncio
 from random import Random
 from typing import Any
 
@@ -111,11 +112,13 @@ def until_it_says_so(s: Any, topic: str) -> int:
 # -- try around gens and reads ----------------------------------------------------------------
 @sgl.program
 def try_around_gens(s: Any, topic: str) -> str:
-    try:  # expect: SGLC111
-        s += topic + " has the number " + sgl.gen("n", regex="[0-2]")
-        s += f", its inverse is {1 // int(s['n'])}."
+    s += topic + " has the number " + sgl.gen("n", regex="[0-2]")
+    end = "."
+    try:
+        s += f", its inverse is {1 // int(s['n'])}"  # expect: SGLC111
     except ZeroDivisionError:
-        s += ", which has no inverse." + sgl.gen("sorry", max_tokens=4)
+        end = ", which has no inverse."
+    s += end + sgl.gen("more", max_tokens=4)
     return s.text()[:5]
 
 
@@ -138,10 +141,29 @@ def walrus(s: Any, topic: str) -> None:
         s += f"{size} letters" + sgl.gen("b", max_tokens=3)
 
 
+# -- a table whose keys the model writes ------------------------------------------------------
+@sgl.program
+def last_seen(s: Any, topic: str) -> dict[str, int]:
+    s += topic + sgl.gen("word", max_tokens=6, ignore_eos=True)
+    places = {c: i for i, c in enumerate(s["word"])}  # expect: SGLC110
+    s += "\nLast seen: " + str(places) + "\n" + sgl.gen("remark", max_tokens=4)
+    return places
+
+
+# -- a coroutine ------------------------------------------------------------------------------
+@sgl.program  # expect: SGLC111
+async def async_body(s: Any, topic: str) -> str:
+    s += topic + sgl.gen("a", max_tokens=4)
+    await asyncio.sleep(0)
+    s += "," + sgl.gen("b", max_tokens=4)
+    return s["a"] + s["b"]
+
+
 SPECS = [
     Spec(counted_by_the_model, topic_arguments), Spec(expand_lines, topic_arguments),
     Spec(retrieve_and_read, ticket_arguments), Spec(unpacking, ticket_arguments),
     Spec(handlers, stranger_arguments), Spec(until_it_says_so, topic_arguments),
-    Spec(try_around_gens, topic_arguments), Spec(refuses_bad_input, limit_arguments),
+    Spec(try_around_gens, topic_arguments), Spec(refuses_bad_input, limit_arguments, fails=True),
     Spec(walrus, topic_arguments),
+    Spec(last_seen, topic_arguments), Spec(async_body, topic_arguments),
 ]

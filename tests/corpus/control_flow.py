@@ -243,6 +243,35 @@ def sum_arguments(rng: Random) -> dict[str, Any]:
     return {"a": rng.randint(1, 40), "b": rng.randint(1, 40)}
 
 
+# -- arithmetic on what the host returned -----------------------------------------------------
+def measure(ticket: str, raw: str) -> int:
+    CALLS.append((ticket, "measure", raw))
+    return len(raw) + 1
+
+
+@sgl.program
+def arithmetic(s: Any, ticket: str, topic: str) -> Any:
+    s += topic + ":" + sgl.gen("raw", max_tokens=6)
+    n = measure(ticket, s["raw"])
+    s += f"\n{n ** 2}, {100 // n}, {100 / n:.2f}, {100 % n}, {n & 1}, {n << 2}, {-n}"
+    s += f"\n{min(n, 4)} of {divmod(n, 3)}, {'odd' if n % 2 else 'even'}"
+    s += sgl.gen("end", max_tokens=4)
+    return n ** 2
+
+
+# -- options of the host merged with those of the program -------------------------------------
+def preferences(ticket: str) -> dict[str, str]:
+    CALLS.append((ticket, "preferences"))
+    return {"tone": "calm", "length": ticket[:1]}
+
+
+@sgl.program
+def merged_options(s: Any, ticket: str, topic: str) -> None:
+    options = {"tone": "plain", "topic": topic, **preferences(ticket)}
+    s += f"Write on {options['topic']} in a {options['tone']} tone."
+    s += sgl.gen("text", max_tokens=6) + f" [{options.get('length', 'any')}]"
+
+
 SPECS = [
     Spec(everywhere, everywhere_arguments), Spec(formats, formats_arguments),
     Spec(container_formats, container_arguments), Spec(cleaning, topic_arguments),
@@ -251,4 +280,5 @@ SPECS = [
     Spec(guarded_calls, ticket_arguments), Spec(guess_the_number, secret_arguments),
     Spec(own_variables, numbers_arguments), Spec(side_thoughts, aside_arguments),
     Spec(calculator, sum_arguments),
+    Spec(arithmetic, ticket_arguments), Spec(merged_options, ticket_arguments),
 ]

@@ -219,6 +219,20 @@ def candidates_arguments(rng: Random) -> dict[str, Any]:
     return {"document": tag(rng) + " " + text(rng), "size": rng.randint(1, 3)}
 
 
+# -- paragraphs of the caller's list, rewritten in place --------------------------------------
+@sgl.program
+def revise_in_place(s: Any, paragraphs: list[str]) -> int:
+    for i in range(len(paragraphs)):
+        s += f"Before: {paragraphs[i]}\nAfter:" + sgl.gen("after", max_tokens=6, stop="\n") + "\n"
+        paragraphs[i] = s["after"].strip() or "(empty)"
+    s += "All: " + " ".join(paragraphs) + sgl.gen("end", max_tokens=4)
+    return len(paragraphs)
+
+
+def paragraphs_arguments(rng: Random) -> dict[str, Any]:
+    return {"paragraphs": [text(rng) for _ in range(rng.randint(1, 3))]}
+
+
 SPECS = [
     Spec(map_reduce, documents_arguments), Spec(multi_document_qa, documents_arguments),
     Spec(line_retrieval, lines_arguments), Spec(json_decode_regex, document_arguments),
@@ -226,4 +240,5 @@ SPECS = [
     Spec(extract_fields, fields_arguments), Spec(retry_until_valid, retry_arguments),
     Spec(loads_in_the_body, topic_arguments), Spec(table_question, table_arguments),
     Spec(shuffled, shuffled_arguments), Spec(best_candidate, candidates_arguments),
+    Spec(revise_in_place, paragraphs_arguments),
 ]

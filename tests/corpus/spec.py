@@ -24,11 +24,11 @@ _WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A program, random arguments for one call of it, and the options of its runs."""
+    """A program and random arguments for one call of it.  fails: rows may end in an error."""
 
     program: Any
     arguments: Arguments
-    options: dict[str, Any] | None = None
+    fails: bool = False
 
 
 def word(rng: random.Random) -> str:

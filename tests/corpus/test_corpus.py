@@ -35,15 +35,20 @@ NOT_YET: dict[str, str] = {
     "cascade": "SGLC111",  # a path that no outcome of the select takes
     "comprehensions": "SGLC111", "debate": "SGLC111", "extract_fields": "SGLC111",
     "llm_judge": "SGLC110", "map_reduce": "SGLC111",  # zip(..., strict=True)
-    "fallible_plan": "SGLC111", "guarded_calls": "SGLC111",  # try around host calls only
     "newspaper": "SGLC110",  # ret_value of a nested program
     "own_variables": "SGLC111",  # a dict as a variable
     "review": "SGLC114",  # a bound method as a program
 }
 # Programs that are wrong today, and how.
 WRONG: dict[str, str] = {
+    "arithmetic": "TypeError while tracing: **, &, <<, and a number // / % a host value",
+    "failing_tool": "a variable that comes after the failed call is there",
+    "last_seen": "SGLC110 after a break ends the run: str() of a dict with a symbol as a key",
     "letters": "a keyword name= of a host call is taken for the tracer's own",
+    "merged_options": "TypeError while tracing: {**host value}",
+    "revise_in_place": "after a failed check, reads before it see the changed argument",
     "shuffled": "a gen that ran ahead of a failed check keeps its result",
+    "try_around_gens": "the break points at the handler",
 }
 
 MODULES = {p.stem: importlib.import_module(f"tests.corpus.{p.stem}")
@@ -79,10 +84,10 @@ def model(request: pytest.FixtureRequest) -> Iterator[Any]:
 def outcome(state: Any) -> dict[str, Any]:
     """What can be seen of a finished run."""
     error = state.error()
+    out = {"variables": {n: state[n] for n in state.variable_names()}}
     if error is not None:
-        return {"error": (type(error), str(error))}
-    return {"text": state.text(), "ids": state.token_ids(), "messages": state.messages(),
-            "variables": {n: state[n] for n in state.variable_names()},
+        return {**out, "error": (type(error), str(error))}
+    return {**out, "text": state.text(), "ids": state.token_ids(), "messages": state.messages(),
             "returned": state.ret_value}
 
 
@@ -134,7 +139,7 @@ def test_compiled_is_eager(name: str, model: Any) -> None:
     codes = {getattr(getattr(w.message, "diagnostic", None), "code", str(w.message))
              for w in caught}
     assert codes <= expected(spec) | ({NOT_YET[name]} if name in NOT_YET else set())
-    if not expected(spec):
+    if not spec.fails:
         assert not any("error" in r for r in results["eager"][0])
     assert model.stats().kv_in_use == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+import time
 from random import Random
 from typing import Any
 
@@ -277,10 +278,33 @@ def index_arguments(rng: Random) -> dict[str, Any]:
     return {"index": Index(tag(rng), words(rng, 2, 5)), "topic": word(rng)}
 
 
+# -- a tool that fails: the error is the run's ------------------------------------------------
+def pay(session: str, amount: str) -> str:
+    CALLS.append((session, "pay", amount))
+    time.sleep(0.02)  # long enough for gens that were started too early
+    if int(amount) > 3:
+        raise PermissionError(f"{amount} is more than you have")
+    return f"paid {amount}"
+
+
+@sgl.program
+def failing_tool(s: Any, session: str, item: str) -> None:
+    s += f"{item} costs " + sgl.gen("amount", regex="[0-6]") + "\n"
+    receipt = pay(session, s["amount"])
+    s += "Thank you," + sgl.gen("thanks", max_tokens=6)
+    s += "\n" + receipt
+    search(session, s["thanks"])
+
+
+def item_arguments(rng: Random) -> dict[str, Any]:
+    return {"session": tag(rng), "item": word(rng)}
+
+
 SPECS = [
     Spec(tool_use, question_arguments), Spec(react, react_arguments),
     Spec(react_replay, replay_arguments), Spec(function_call, function_arguments),
     Spec(ledger, ledger_arguments), Spec(code_interpreter, code_arguments),
     Spec(fallible_plan, plan_arguments), Spec(audit, audit_arguments),
     Spec(top_two, query_arguments), Spec(search_with_an_object, index_arguments),
+    Spec(failing_tool, item_arguments, fails=True),
 ]

@@ -806,3 +806,96 @@ def test_a_loop_over_generated_text_with_gens(model: Any) -> None:
             s += c.upper() + f"{i}" + sgl.gen("b", max_tokens=2)
 
     same(p, model, ())
+
+
+def test_twelve_branches_in_a_row(model: Any) -> None:
+    @sgl.program
+    def p(s: Any, q: Any) -> Any:
+        s += "x" + q
+        n = "none"
+        for i in range(12):
+            s += sgl.select("c", ["yes", "no"])
+            if s["c"] == "yes":
+                s += "1" + sgl.gen(f"g{i}", max_tokens=1, temperature=1.0)
+                n = s[f"g{i}"] + "!"
+            s += "." + sgl.gen("z", max_tokens=1, temperature=1.0)
+        return n
+
+    same(p, model, ("a",), ("b",), ("c",), whole=True)
+    compiled = p.compile("a")
+    assert compiled.paths == 1
+    assert sum(1 for _ in compiled.stages["prompt"].walk()) < 12 * 20  # linear
+
+
+def test_arms_that_rejoin(model: Any) -> None:
+    @sgl.program
+    def p(s: Any, q: Any) -> Any:
+        word, kind, late = "w", None, "late"
+        s += q + sgl.select("c", ["a", "b", "c"])
+        if s["c"] == "a":
+            with s.user():
+                s += "A" + sgl.gen("x", max_tokens=2)
+            word = s["x"]
+        elif s["c"] == "b":
+            s += sgl.user("B")
+            word, kind = "b" + word, "K"
+        else:
+            s += sgl.user("other")
+            temporary = s["c"] + "t"
+            s += temporary
+        s += sgl.assistant(word + sgl.gen("y", max_tokens=2))
+        forks = s.fork(2)
+        if "e" in s["y"]:
+            forks[0] += "e"
+            s += "e" + sgl.select("d", ["1", "2"])
+        forks += sgl.gen("f", max_tokens=2, temperature=1.0)
+        s += forks[0]["f"] + forks[1]["f"] + sgl.gen("z", max_tokens=2, temperature=1.0)
+        if kind is None:
+            s += late
+        return word, kind
+
+    same(p, model, *((c,) for c in "abcdefghijkl"), whole=True)
+
+
+def test_arms_that_do_not_rejoin(model: Any) -> None:
+    @sgl.program
+    def lists(s: Any) -> Any:
+        out = []
+        s += "x" + sgl.select("c", ["a", "b"])
+        if s["c"] == "a":
+            out.append("one")
+        else:
+            out += ["two"]
+        s += "".join(out) + sgl.gen("a", max_tokens=2)
+        return out
+
+    @sgl.program
+    def hosts(s: Any) -> Any:
+        s += "x" + sgl.select("c", ["a", "b"])
+        if s["c"] == "a":
+            s += tool("A")
+        else:
+            s += tool("B")
+        s += tool("C") + sgl.gen("a", max_tokens=2)
+
+    @sgl.program
+    def unbound(s: Any) -> Any:
+        s += "x" + sgl.select("c", ["a", "b"])
+        if s["c"] == "zz":
+            word = "bound"
+        s += word
+
+    @sgl.program
+    def one_arm(s: Any) -> Any:
+        s += "x" + sgl.select("c", ["a", "b"])
+        if s["c"] == "zz":
+            s += sgl.gen("only", max_tokens=2)
+        s += "only" if "only" in s else "none"
+
+    same(lists, model, (), whole=True)
+    same(hosts, model, (), whole=True)
+    same(one_arm, model, ())
+    for mode in ("eager", "compiled"):
+        with pytest.raises(UnboundLocalError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            unbound.run(backend=model, mode=mode)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -205,7 +203,11 @@ class Spelling:
         return state if any(t.startswith(state) for t in self.texts) else None
 
     def jump(self, state: bytes) -> bytes:
-        return os.path.commonprefix([t[len(state):] for t in self.texts if t.startswith(state)])
+        rest = [t[len(state):] for t in self.texts if t.startswith(state)]
+        n = 0
+        while rest[0][n:] and len({t[n:n + 1] for t in rest}) == 1:
+            n += 1
+        return rest[0][:n]
 
     def accepting(self, state: bytes) -> bool:
         return self.can_end and state in self.texts

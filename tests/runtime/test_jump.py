@@ -26,6 +26,8 @@ from tests.reference_jump import dictated
 from tests.runtime.common import Bytes, Pending, ask, request
 from tests.runtime.common import engine as hash_engine
 
+SLOW = settings().max_examples >= 1000  # the slow profile
+
 FIELDS = (
     r"""\{"id": [0-9]{1,4}, "name": "[a-z ]{1,12}", "age": [0-9]{1,2}, "city": "(Paris|Prague|"""
     r"""Rome|Porto)", "email_verified": (true|false), "account_status": "(active|inactive)", """
@@ -57,6 +59,12 @@ SAMPLING = st.fixed_dictionaries({
 })
 
 
+class WholeHead(HashRunner):
+    """A model that cannot compute the logits of some tokens alone."""
+
+    logits_of = None  # type: ignore[assignment]
+
+
 @pytest.fixture(scope="module", params=["bytes", "small", "smollm2"])
 def cores(request: pytest.FixtureRequest) -> Any:
     """Engines that differ in how they jump and in room, over one tokenizer."""
@@ -68,6 +76,7 @@ def cores(request: pytest.FixtureRequest) -> Any:
         "tight": hash_engine(tok, kv_tokens=120, max_batch_tokens=16),
         "crowded": hash_engine(tok, kv_tokens=600),
         "no cache": hash_engine(tok, radix_cache=False),
+        "whole head": EngineCore(WholeHead(tok.vocab_size, tok), tok, kv_tokens=4096),
     }
     yield SimpleNamespace(tok=tok, name=request.param, **{"all": out})
     for core in out.values():
@@ -117,14 +126,14 @@ def check(cores: Any, patterns: list[str], options: dict[str, Any], judge: bool 
             assert judged(tok, asked, pattern) == (got[0], got[2], got[4]), pattern
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1000 if SLOW else 25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(TEMPLATES, min_size=1, max_size=4), SAMPLING)
 def test_off_safe_and_the_reference_agree(
         cores: Any, patterns: list[str], options: dict[str, Any]) -> None:
     check(cores, patterns, options)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1000 if SLOW else 15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(PATTERNS, min_size=1, max_size=4), SAMPLING)
 def test_any_pattern(cores: Any, patterns: list[str], options: dict[str, Any]) -> None:
     check(cores, patterns, options)

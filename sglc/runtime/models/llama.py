@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sglc.errors import ModelError
+from sglc.kernels.linear import linear_torch
 from sglc.kernels.registry import Kernels
 from sglc.kernels.rope import rope_frequencies
 from sglc.runtime.models.config import LlamaConfig
@@ -74,6 +75,7 @@ class Llama:
         self._norm = read("model.norm.weight").float()
         head = self._embedding if config.tied else read("lm_head.weight").to(dtype)
         self._head = kernels.pack_linear(head)
+        self._head_rows = head  # as it is, to take single rows from (the embedding, if tied)
 
     def forward(self, ids: Tensor, positions: Tensor, slots: Tensor, pools: Tensor,
                 attend: Attend, outputs: Tensor) -> Tensor:
@@ -105,6 +107,10 @@ class Llama:
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 (K, vocab_size) of (K, hidden_size)."""
         return self._kernels.linear(hidden, self._head)
+
+    def logits_of(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """float32 (K, len(ids)): the logits of these tokens alone."""
+        return linear_torch(hidden, self._head_rows.index_select(0, ids))
 
 
 def _check_names(expected: Set[str], source: WeightSource, config: LlamaConfig) -> None:
