@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import CodeType
 from typing import Any
 
 from sglc.errors import Diagnostic, LanguageError, Place
@@ -44,6 +45,7 @@ class Recording:
         self.breaks: list[Diagnostic] = []
         self.root: Callable[[], Operand] | None = None  # the run's own prompt, as it is now
         self.iterators: list[Any] = []  # made by the body
+        self.columns: dict[CodeType, list[int]] = {}  # of each instruction, by code
         self.states: list[Any] = []  # all prompt states of the current run
         self.depth = 0  # of `if`s whose arms are being merged
         self.guards: dict[Guard, None] = {}
@@ -67,11 +69,13 @@ class Recording:
         while frame is not None:
             if "__sglc__" in frame.f_globals and frame.f_globals["__sglc__"].session is self:
                 code = frame.f_code
-                spot = next((p for i, p in enumerate(code.co_positions())
-                             if i == frame.f_lasti // 2), None) if hasattr(
-                                 code, "co_positions") else None
-                column = (spot[2] or 0) + 1 if spot is not None else 1
-                return Place(code.co_filename, frame.f_lineno, column)
+                columns = self.columns.get(code)
+                if columns is None:  # Python 3.10 has lines only
+                    spots = code.co_positions() if hasattr(code, "co_positions") else ()
+                    columns = self.columns[code] = [(p[2] or 0) + 1 for p in spots]
+                at = frame.f_lasti // 2
+                return Place(code.co_filename, frame.f_lineno,
+                             columns[at] if at < len(columns) else 1)
             frame = frame.f_back  # type: ignore[assignment]
         return None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import numpy as np
-from toy_tokenizers import TableTokenizer
 
 import sglc.grammar as grammar
 from sglc.grammar.automaton import Automaton
+from sglc.tokens.tokenizer import Tokenizer
 
 
 def allowed(constraint: grammar.Constraint, state: object, size: int) -> set[int]:
@@ -20,7 +20,7 @@ def allowed(constraint: grammar.Constraint, state: object, size: int) -> set[int
     return set(np.flatnonzero(bits).tolist())
 
 
-def walk(constraint: grammar.Constraint, tokenizer: TableTokenizer, rng: random.Random,
+def walk(constraint: grammar.Constraint, tokenizer: Tokenizer, rng: random.Random,
          most: int = 400) -> str:
     """A text made of random allowed tokens; every state on the way allows something."""
     state, ids = constraint.start(), []
@@ -35,13 +35,13 @@ def walk(constraint: grammar.Constraint, tokenizer: TableTokenizer, rng: random.
         token = rng.choice([i for i in options if i not in ending])
         if len(ids) > most:  # hurry to the end of what has no bound
             token = min((i for i in options if i not in ending),
-                        key=lambda i: (len(tokenizer.table[i]), rng.random()))
+                        key=lambda i: (len(tokenizer.byte_table[i]), rng.random()))
         assert token not in tokenizer.special_ids
         ids.append(token)
         forced = constraint.jump(state)
         state = constraint.advance(state, token)
         assert state is not None
-        text = tokenizer.table[token]
+        text = tokenizer.byte_table[token]
         assert forced.startswith(text) or text.startswith(forced)
         assert len(ids) < 20 * most
 
