@@ -35,7 +35,7 @@ def models(request: pytest.FixtureRequest) -> Any:
     out = {
         "roomy": first,
         "tight": sglc.HashModel(tok, kv_tokens=700, max_batch_tokens=64),
-        "no cache": sglc.HashModel(tok, radix_cache=False),
+        "no cache": sglc.HashModel(tok, radix_cache=False, jump_forward="off"),
         "small steps": sglc.HashModel(tok, max_batch_tokens=7),
     }
     yield out

@@ -23,7 +23,7 @@ LAYERS = (
     ("backends",),
     ("trace",),
     ("lang",),
-    ("serve", "viz", "cli", "demo"),
+    ("serve", "viz", "explain", "commands", "cli", "demo"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

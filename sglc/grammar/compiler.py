@@ -7,8 +7,10 @@ constraint always takes the same way.
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sglc.errors import GrammarError
@@ -21,9 +23,9 @@ from sglc.grammar.json_schema import schema_node
 from sglc.grammar.json_shapes import ANNOTATIONS, KEYWORDS, Unsupported
 from sglc.grammar.kept import KeptText
 from sglc.grammar.nfa import Limits, TooLarge
-from sglc.grammar.regex_parser import parse_regex
+from sglc.grammar.regex_parser import MAX_PATTERN, parse_regex
 from sglc.grammar.render import has_anchor, to_regex
-from sglc.grammar.schema import check_spelling, closed, schema_text
+from sglc.grammar.schema import check_ends, check_spelling, closed, schema_text
 from sglc.grammar.syntax import Node, words
 from sglc.grammar.token_index import TokenIndex
 from sglc.tokens.tokenizer import Tokenizer
@@ -56,6 +58,27 @@ def compile(*, regex: str | None = None, choices: Iterable[str] | None = None,
                            + f", not {' and '.join(kinds) or 'none'}")
     limits = limits or Limits()
     index = TokenIndex.of(tokenizer)
+    with _no_collection():
+        return _compile(regex, choices, json_schema, grammar, dtype, separators, tokenizer, index,
+                        limits)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keeps the garbage collector from scanning the whole process again and again for the many
+    small objects of a construction, which hold no cycles."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _compile(regex: str | None, choices: Iterable[str] | None, json_schema: Any,
+             grammar: str | None, dtype: type | str | None, separators: tuple[str, str],
+             tokenizer: Tokenizer, index: TokenIndex, limits: Limits) -> Constraint:
     if dtype is not None:
         regex = dtype_regex(dtype)
     if json_schema is not None:
@@ -64,6 +87,9 @@ def compile(*, regex: str | None = None, choices: Iterable[str] | None = None,
             ("json_schema", text, style, limits),
             lambda: _schema(text, style, tokenizer, index, limits))
     if grammar is not None:
+        if len(grammar) > MAX_PATTERN:
+            raise GrammarError("SGLC011", f"the grammar has {len(grammar)} characters, more than "
+                                          f"{MAX_PATTERN}")
         return index.constraints.get(
             ("grammar", grammar, limits), lambda: _grammar(grammar, tokenizer, index, limits))
     key: tuple[Any, ...]
@@ -99,8 +125,7 @@ def _regular(text: KeptText, tokenizer: Tokenizer, index: TokenIndex, limits: Li
             raise GrammarError("SGLC006", f"{source} is too large", why=str(large),
                                fixes=("lower its repeat counts", "leave out inner anchors"),
                                ) from large
-        return llguidance_backend.from_regex(to_regex(text.node), tokenizer,
-                                             f"{source}: {large}")
+        return llguidance_backend.from_regex(to_regex(text.node), tokenizer, source, str(large))
     return FsmConstraint(automaton, index, source)
 
 
@@ -115,6 +140,7 @@ def _schema(text: str, separators: tuple[str, str], tokenizer: Tokenizer, index:
             ("tree", kept.canonical, limits),
             lambda: FsmConstraint(kept.automaton(limits), index, "the JSON schema"))
     except (Unsupported, TooLarge) as why:
+        check_ends(schema)
         return llguidance_backend.from_schema(json.dumps(closed(schema)), separators, tokenizer,
                                               str(why))
 

@@ -34,10 +34,10 @@ class FsmConstraint:
         self._rows: dict[bytes, np.ndarray] = {}
         self._forced: dict[int, bytes] = {}
         self.liveness = Liveness(automaton, vocab, self._successors)
-        if not (automaton.rows and self.liveness.live(0)):
+        if not (automaton.accepting and self.liveness.live(0)):
             raise GrammarError(
                 "SGLC505", f"no text of {source} can be written",
-                why=("the constraint has no text at all" if not automaton.rows else
+                why=("the constraint has no text at all" if not automaton.accepting else
                      "the tokenizer has no tokens for what every text needs"))
         self._wide = (WideSets(automaton, index, self.walker)
                       if self.liveness.everything else None)

@@ -14,8 +14,8 @@ from fractions import Fraction
 
 from sglc.grammar.charset import CharSet
 from sglc.grammar.machines import explored
-from sglc.grammar.nfa import Limits
-from sglc.grammar.syntax import Node, alternative, chars, concat, repeat, words
+from sglc.grammar.nfa import Limits, TooLarge
+from sglc.grammar.syntax import NOTHING, Node, alternative, chars, concat, repeat, words
 
 _DIGITS = "0123456789"
 _PLACES = 30  # of a bound's fraction; what lies beyond is left out
@@ -123,7 +123,10 @@ def numbers(within: Range, limits: Limits) -> Node:
             options.append(concat([sign, _TINY]))
         if side.high is None and (side.low is None or side.low < _HUGE_FROM):
             options.append(concat([sign, _HUGE]))
-    return alternative(options)
+    node = alternative(options)
+    if node == NOTHING and not within.empty:
+        raise TooLarge(f"its bounds differ by less than {_PLACES} decimal places show")
+    return node
 
 
 def _signed(low: Fraction | int | None, high: Fraction | int | None, least_negative: int,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+from sglc.errors import GrammarError
 from sglc.grammar.json_formats import ANY_STRING, FORMATS, INTEGERS
 from sglc.grammar.json_numbers import Range
 
@@ -208,7 +209,9 @@ class Reader:
             return False
         return all(self.empty(s, depth) for s in found)
 
-    def part(self, part: Part) -> list[Shape]:
+    def part(self, part: Part, followed: tuple[str, ...] = ()) -> list[Shape]:
+        """The union that one schema means; `followed`: the references that led to it while no
+        member and no item came between."""
         schema = part.schema
         if schema is True:
             return [Shape()]
@@ -220,14 +223,18 @@ class Reader:
             raise Unsupported(f"a schema nested more than {MAX_DEPTH} deep")
         unions = [[self.own(schema, part.within)]]
         if "$ref" in schema:
-            unions.append(self.part(self.target(schema["$ref"], part.within)))
+            name = schema["$ref"]
+            if name in followed:
+                raise GrammarError("SGLC011", f"the `$ref` {name!r} leads back to itself",
+                                   why="so the schema says nothing")
+            unions.append(self.part(self.target(name, part.within), (*followed, name)))
         for inner in _schemas(schema, "allOf"):
-            unions.append(self.part(Part(inner, part.within)))
+            unions.append(self.part(Part(inner, part.within), followed))
         if "anyOf" in schema:
             unions.append([s for inner in _schemas(schema, "anyOf")
-                           for s in self.part(Part(inner, part.within))])
+                           for s in self.part(Part(inner, part.within), followed)])
         if "oneOf" in schema:
-            unions.append(self.one_of([self.part(Part(inner, part.within))
+            unions.append(self.one_of([self.part(Part(inner, part.within), followed)
                                        for inner in _schemas(schema, "oneOf")]))
         for name, needed in schema.get("dependentRequired", {}).items():
             absent = Members({name: (Part(False),)})

@@ -29,7 +29,7 @@ class Liveness:
                  successors: Callable[[int], np.ndarray]) -> None:
         self.successors = successors
         self.sure = _spelled_by_bytes(automaton, vocab)
-        states, front = len(automaton.rows), automaton.front
+        states, front = len(automaton.accepting), automaton.front
         possible = np.ones((states, front.nodes), dtype=bool)
         possible[:, 1:] = automaton.step[:, front.atoms:front.dead] >= 0
         self.everything = bool(self.sure[possible].all())
@@ -91,9 +91,9 @@ def _spelled_by_bytes(automaton: Automaton, vocab: Vocabulary) -> np.ndarray:
     """bool [states, nodes]: whether tokens of one byte each can finish the state."""
     front = automaton.front
     reach = front.spellable(vocab.single)
-    states = len(automaton.rows)
+    states = len(automaton.accepting)
     live = np.array(automaton.accepting, dtype=bool)
-    if reach[0].all():
+    if _all_moves_left(automaton.step[:, :front.atoms], reach[0]):
         live[:] = True
     else:
         usable = {int(a) for a in np.flatnonzero(reach[0])}
@@ -106,6 +106,15 @@ def _spelled_by_bytes(automaton: Automaton, vocab: Vocabulary) -> np.ndarray:
     out = meets((after >= 0) & live[np.maximum(after, 0)], reach)
     out[:, 0] = live
     return out
+
+
+def _all_moves_left(step: np.ndarray, usable: np.ndarray) -> bool:
+    """Whether with the usable atoms alone each state still leads wherever it does with all."""
+    if usable.all():
+        return True
+    lost, kept = step[:, ~usable], step[:, usable]
+    return lost.shape[1] < 64 and all(
+        bool(((column < 0) | (kept == column[:, None]).any(axis=1)).all()) for column in lost.T)
 
 
 def _mark_backwards(live: np.ndarray, sources: Iterable[list[int]]) -> None:

@@ -32,12 +32,15 @@ def from_schema(schema: str, separators: tuple[str, str], tokenizer: Tokenizer,
     try:
         return _compiled(matcher.grammar_from_json_schema(schema, overrides=style), tokenizer,
                          "the JSON schema")
-    except GrammarError as bad:
+    except ValueError as bad:
+        if not isinstance(bad, GrammarError):
+            raise GrammarError("SGLC011", "the JSON schema cannot be enforced",
+                               why=str(bad)) from bad
         if bad.code != "SGLC011":
             raise
         raise GrammarError("SGLC011", "the JSON schema cannot be enforced",
-                           why=f"{bad.diagnostic.why} (it has {reason}, so it was left to "
-                               "llguidance)") from bad
+                           why=f"{bad.diagnostic.why} (llguidance was asked because of: "
+                               f"{reason})") from bad
 
 
 def from_grammar(grammar: str, tokenizer: Tokenizer) -> LlguidanceConstraint:
@@ -53,10 +56,16 @@ def from_grammar(grammar: str, tokenizer: Tokenizer) -> LlguidanceConstraint:
     return _compiled(library.LLMatcher.grammar_from_lark(grammar), tokenizer, "the grammar")
 
 
-def from_regex(regex: str, tokenizer: Tokenizer, reason: str) -> LlguidanceConstraint:
-    """The constraint to a regex of plain sets (see `render.py`); `reason`: why it comes here."""
-    matcher = _library(reason).LLMatcher
-    return _compiled(matcher.grammar_from_regex(regex), tokenizer, reason, "SGLC006")
+def from_regex(regex: str, tokenizer: Tokenizer, source: str,
+               reason: str) -> LlguidanceConstraint:
+    """The constraint to a regex of plain sets (see `render.py`); `source`: what it was made of;
+    `reason`: why it comes here."""
+    matcher = _library(f"{source} is left to llguidance: {reason}").LLMatcher
+    try:
+        return _compiled(matcher.grammar_from_regex(regex), tokenizer, source)
+    except GrammarError as bad:
+        raise GrammarError("SGLC006", f"{source} is too large: {reason}",
+                           why=f"nor does llguidance take it ({bad.diagnostic.why})") from bad
 
 
 def _library(reason: str = "JSON schemas and grammars are compiled by llguidance") -> Any:
@@ -69,18 +78,18 @@ def _library(reason: str = "JSON schemas and grammars are compiled by llguidance
     return llguidance
 
 
-def _compiled(grammar: str, tokenizer: Tokenizer, source: str,
-              code: str = "SGLC011") -> LlguidanceConstraint:
+def _compiled(grammar: str, tokenizer: Tokenizer, source: str) -> LlguidanceConstraint:
     index = TokenIndex.of(tokenizer)
     shared = index.shared.get("llguidance", lambda: _tokenizer(tokenizer, index.vocab))
     matcher_type = _library().LLMatcher
     bad, messages = matcher_type.validate_grammar_with_warnings(grammar, shared)
     if bad or messages:
-        raise GrammarError(code, f"{source} cannot be enforced",
-                           why="; ".join(m.strip() for m in messages))
+        raise GrammarError("SGLC011", f"{source} cannot be enforced",
+                           why=_short("; ".join(m.strip() for m in messages)))
     matcher = matcher_type(shared, grammar, log_level=0)
     if matcher.is_error():
-        raise GrammarError(code, f"{source} cannot be enforced", why=matcher.get_error())
+        raise GrammarError("SGLC011", f"{source} cannot be enforced",
+                           why=_short(matcher.get_error()))
     constraint = LlguidanceConstraint(matcher, index.vocab)
     if not constraint.mask(constraint.start()).any():
         raise GrammarError("SGLC505", f"no text of {source} can be written",
@@ -229,4 +238,9 @@ class LlguidanceConstraint:
     def _check(self, matcher: LLMatcher) -> None:
         if matcher.is_error():
             raise GrammarError("SGLC011", "the constraint failed while it was applied",
-                               why=matcher.get_error())
+                               why=_short(matcher.get_error()))
+
+
+def _short(message: str) -> str:
+    """The library's message without the state of its parser, which it appends."""
+    return message.partition("<state>")[0].partition("<backtrace>")[0].strip()[:500]

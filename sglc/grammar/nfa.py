@@ -21,9 +21,9 @@ class Limits:
     """Bounds on the construction, all counts, so that the same pattern always ends alike."""
 
     nfa_states: int = 100_000
-    raw_states: int = 60_000
+    raw_states: int = 40_000
     states: int = 20_000
-    moves: int = 2_000_000
+    moves: int = 1_200_000
     table_cells: int = 8_000_000
 
 

@@ -12,6 +12,11 @@ from typing import Any, get_origin
 
 from sglc.errors import GrammarError
 
+MAX_DEPTH = 100
+"""Levels of lists and objects in a schema's JSON."""
+MAX_PARTS = 200_000
+"""Lists and objects on one level."""
+
 _MAPS = frozenset({"properties", "$defs", "definitions"})
 _LISTS = frozenset({"items", "prefixItems", "anyOf"})
 # Where one of these is, a schema's meaning may hang on what another one lets through.
@@ -29,6 +34,8 @@ def schema_dict(schema: Any) -> dict[str, Any]:
             schema = json.loads(schema)
         except ValueError as bad:
             raise GrammarError("SGLC011", "the JSON schema is not JSON", why=str(bad)) from bad
+        except RecursionError as deep:
+            raise _too_deep() from deep
     elif hasattr(schema, "model_json_schema"):
         schema = schema.model_json_schema()
     elif _is_type(schema):
@@ -38,14 +45,34 @@ def schema_dict(schema: Any) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise GrammarError("SGLC011", "a JSON schema is a dict, its JSON text, or a pydantic "
                                       f"model, not {type(schema).__name__}")
+    _check_depth(schema)
     return schema
+
+
+def _check_depth(schema: Any) -> None:
+    level: list[Any] = [schema]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level if isinstance(outer, dict | list)
+                 for inner in (outer.values() if isinstance(outer, dict) else outer)
+                 if isinstance(inner, dict | list)]
+        if not level:
+            return
+        if len(level) > MAX_PARTS:
+            raise GrammarError("SGLC011", f"the JSON schema has more than {MAX_PARTS} parts")
+    raise _too_deep()
+
+
+def _too_deep() -> GrammarError:
+    return GrammarError("SGLC011", f"the JSON schema is nested more than {MAX_DEPTH} deep",
+                        fixes=("give its parts names under $defs",))
 
 
 def schema_text(schema: Any) -> str:
     """`schema_dict(schema)` as JSON text; the order of keys, which is the order of properties
     in the output, is kept."""
+    found = schema_dict(schema)
     try:
-        return json.dumps(schema_dict(schema), ensure_ascii=False)
+        return json.dumps(found, ensure_ascii=False)
     except (TypeError, ValueError) as bad:
         raise GrammarError("SGLC011", "the JSON schema is not JSON", why=str(bad)) from bad
 
@@ -102,6 +129,61 @@ def _separate(schema: Any) -> bool:
     if _ENTANGLING & schema.keys() or len({"properties", "$ref", "anyOf"} & schema.keys()) > 1:
         return False
     return all(map(_separate, schema.values()))
+
+
+def check_ends(schema: Any) -> None:
+    """Raises GrammarError (SGLC011) for a schema whose values would all be infinite, because what
+    it requires leads back to it."""
+    if not _Ends(schema).possible(schema, frozenset()):
+        raise GrammarError("SGLC011", "no finite value fits the JSON schema",
+                           why="a `$ref` leads to what is required for itself, again and again",
+                           fixes=("make the recursive property optional, or allow null there",))
+
+
+class _Ends:
+    """Whether finite values may fit the schemas of a document; True where that is not seen."""
+
+    def __init__(self, root: Any) -> None:
+        self.root = root
+        self.steps = 0
+
+    def possible(self, schema: Any, within: frozenset[str]) -> bool:
+        self.steps += 1
+        if self.steps > 5_000 or not isinstance(schema, dict):
+            return True
+        name = schema.get("$ref")
+        if isinstance(name, str) and (name == "#" or name.startswith("#/")):
+            if name in within or not self.possible(self.target(name), within | {name}):
+                return False
+        if not all(self.possible(s, within) for s in _list(schema, "allOf")):
+            return False
+        for keyword in ("anyOf", "oneOf"):
+            options = _list(schema, keyword)
+            if options and not any(self.possible(s, within) for s in options):
+                return False
+        kind = schema.get("type")
+        if kind == "object":
+            members = schema.get("properties")
+            return not isinstance(members, dict) or all(
+                self.possible(members.get(name), within) for name in _list(schema, "required")
+                if isinstance(name, str))
+        least = schema.get("minItems")
+        if kind == "array" and isinstance(least, int) and least > 0:
+            first = _list(schema, "prefixItems") or [schema.get("items")]
+            return self.possible(first[0], within)
+        return True
+
+    def target(self, name: str) -> Any:
+        found = self.root
+        for step in name.split("/")[1:]:
+            step = step.replace("~1", "/").replace("~0", "~")
+            found = found.get(step) if isinstance(found, dict) else None
+        return found
+
+
+def _list(schema: dict[str, Any], keyword: str) -> list[Any]:
+    found = schema.get(keyword)
+    return found if isinstance(found, list) else []
 
 
 def check_spelling(schema: Any, known: Iterable[str]) -> None:

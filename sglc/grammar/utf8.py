@@ -143,14 +143,18 @@ def _words(bits: np.ndarray) -> np.ndarray:
 def _reach(table: np.ndarray, atoms: int) -> np.ndarray:
     """`reach` of a table [nodes, 256]; children come before their parents, the root last."""
     count = len(table)
-    reach = np.zeros((count, atoms), dtype=bool)
-    where, byte = np.nonzero(table < atoms)
-    reach[where, table[where, byte]] = True
     dead = atoms + count - 1
-    inner = np.logical_and(table >= atoms, table < dead)
-    for node in (*np.flatnonzero(np.any(inner[1:], axis=1)) + 1, 0):
-        row = table[node]
-        children = [c - (atoms - 1) for c in set(row[(row >= atoms) & (row < dead)].tolist())]
-        if children:
+    # Inner nodes know continuation bytes only.
+    inside = table[1:, 128:192]
+    held = np.zeros((count, atoms + count), dtype=bool)
+    held[0, table[0]] = True
+    if count > 1:
+        held[np.arange(1, count)[:, None], inside] = True
+    held[:, dead] = False
+    reach = held[:, :atoms].copy()
+    parents = np.flatnonzero(held[1:, atoms:].any(axis=1)) + 1
+    for node in (*parents.tolist(), 0):
+        children = np.flatnonzero(held[node, atoms:]) + 1
+        if len(children):
             reach[node] |= reach[children].any(axis=0)
     return reach

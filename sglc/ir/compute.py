@@ -44,6 +44,7 @@ _OPERATORS: dict[str, tuple[Callable[..., Any], Type]] = {
     "repeat": (operator.mul, types.TEXT),  # a text and an int
     "is_none": (lambda x: x is None, types.BOOL),
     "tuple": (lambda *items: items, types.JSON),
+    "set": (lambda *items: set(items), types.JSON),
     "dict": (lambda *pairs: dict(zip(pairs[::2], pairs[1::2], strict=True)), types.JSON),
 }
 

@@ -95,11 +95,13 @@ class Explanation:
 def explanation(compiled: Any, context: PassContext | None = None) -> Explanation:
     """The explanation of a `Compiled`.
 
-    context: its tokenizer, rows and `max_tokens` as far as known, for exact amounts.
+    context: its tokenizer, rows and `max_tokens` as far as known, for exact amounts (by default
+    what it was compiled in).
     """
     program = compiled.program
     code = program.fn.__code__
     traced = compiled.stages.get("traced")
+    context = context or getattr(compiled, "context", None)
     return Explanation(
         program.name, Place(code.co_filename, code.co_firstlineno), compiled.paths,
         tuple(compiled.breaks), tuple(compiled.records),

@@ -28,10 +28,11 @@ class PassError(IRError):
     that module as text, which `sglc opt` takes.
     """
 
-    def __init__(self, broken: Pass, rest: str, module: Module, cause: BaseException) -> None:
+    def __init__(self, broken: Pass, rest: str, module: Module, cause: BaseException,
+                 context: PassContext) -> None:
         self.pass_name = broken.name
         self.module = module
-        self.reproducer = f"// RUN: {rest}\n{print_module(module)}"
+        self.reproducer = f"// RUN: {rest}\n{_conditions(context)}{print_module(module)}"
         detail = cause.diagnostic.what if isinstance(cause, SglcError) else repr(cause)
         super().__init__("SGLC203", f"the pass {broken} failed: {detail}",
                          effect="The program was not compiled.",
@@ -154,7 +155,19 @@ class PassManager:
         for p in self.passes[:index]:
             p.run(module, quiet)
         rest = ",".join(map(str, self.passes[index:]))
-        return PassError(self.passes[index], rest, module, cause)
+        return PassError(self.passes[index], rest, module, cause, context)
+
+
+def _conditions(context: PassContext) -> str:
+    """What the passes knew, as options of `sglc opt`."""
+    words = [] if context.rows == 1 else [f"--rows {context.rows}"]
+    if context.max_tokens is not None:
+        words.append(f"--max-tokens {context.max_tokens}")
+    if not context.may_stop:
+        words.append("--no-stops")
+    name = getattr(context.tokenizer, "name", None)
+    note = "" if name in (None, "bytes") else f"// The tokenizer was {name}: give --tokenizer\n"
+    return (f"// WITH: {' '.join(words)}\n" if words else "") + note
 
 
 class _Measure:

@@ -173,7 +173,7 @@ def _unused_calls(program: Program, context: PassContext) -> Iterator[Diagnostic
         yield Diagnostic(
             "SGLC412", f"{_called(same)} {'is' if one else 'are'} never used", same[0].loc,
             f"no output, read or later text needs {'it' if one else 'them'}",
-            f"left out at -O1 and up; run otherwise, for {_calls(len(same))}"
+            f"left out at -O1 and up; otherwise made for nothing: {_calls(len(same))}"
             f"{_tokens(same, context)}",
             ("read the result, or join the fork", "remove the generation"))
 
@@ -240,8 +240,7 @@ def _colliding(op: Op, name: str, choices: list[str],
 
 
 def _control_names(program: Program, tokenizer: Tokenizer | None) -> Iterator[Diagnostic]:
-    if tokenizer is None:
-        return
+    tokenizer = tokenizer or ByteTokenizer()  # it has the names that most chat models use
     for op in program.walk():
         if op.name in ("prompt.append", "prompt.select"):
             for operand in op.operands[1:]:

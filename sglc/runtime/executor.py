@@ -31,9 +31,8 @@ SUBMIT_TOGETHER = 256  # requests of a starting batch
 class HostCall(Protocol):
     """A call of the user's Python, as the tracer recorded it (see `trace/hosts.py`)."""
 
-    looks_back: bool
-
-    def run(self, values: Sequence[Any], before: Mapping[str, Any]) -> Any: ...
+    def run(self, values: Sequence[Any], before: Mapping[str, Any],
+            now: Mapping[str, Any]) -> Any: ...
 
     def matches(self, value: Any) -> bool: ...
 
@@ -115,9 +114,9 @@ class Instance:
     may still bind it are done, and the host chain with them.
     """
 
-    __slots__ = ("_before", "_counts", "_env", "_events", "_flying", "_inbox", "_last", "_lock",
-                 "_log", "_on_end", "_ready", "_running", "_waiting", "arguments", "cancelled",
-                 "condition", "ended", "error", "job", "left", "messages", "metas", "order",
+    __slots__ = ("_asked", "_before", "_calls", "_counts", "_env", "_events", "_flying",
+                 "_inbox", "_last", "_lock", "_log", "_now", "_numbers", "_on_end", "_ready",
+                 "_running", "_waiting", "arguments", "cancelled", "condition", "ended", "error", "job", "left", "messages", "metas", "order",
                  "result", "row", "stream", "values")
 
     def __init__(self, job: Job, row: int, arguments: Mapping[str, Any],
@@ -132,11 +131,19 @@ class Instance:
         self.stream = stream
         self._flying: dict[Any, Call | None] = {}  # calls that are under way, by key
         self._log: dict[Any, Any] = {}  # what calls gave, by key
-        self._inbox: deque[tuple[Any, Any]] = deque()
+        self._asked: dict[Any, Any] = {}  # and what they were asked
+        self._numbers: dict[Any, int] = {}  # the model calls made last, by key
+        self._calls = 0
+        self._inbox: deque[tuple[Any, Any, int]] = deque()
         self._running = False
         self._lock = threading.Lock()
         self._on_end = on_end
-        self._before: Mapping[str, Any] = {}
+        # Pure steps read the arguments as they were when the run began; host calls may change
+        # the real ones.
+        self._now = {**arguments, **{f"*{k}": v for k, v in arguments.items()}}
+        self._before = self._now
+        if job.code.chained:
+            self._before = {k: plain_copy(v) for k, v in self._now.items()}
         self._enter(job)
 
     def _enter(self, job: Job) -> None:
@@ -151,14 +158,12 @@ class Instance:
         self.left = code.binds.copy()
         self._env = code.initial.copy()
         for name, slot in code.arg_slots.items():
-            self._env[slot] = self.arguments[name]
+            self._env[slot] = self._before[name]
         self._counts = code.counts.copy()
         self._events: dict[int, Any] = dict(enumerate(job.events))
         self._last: Step | None = None  # that raised: what comes behind it does not happen
         self._waiting: dict[Any, Step] = {}  # steps that wait for a call, by its key
         self._ready: list[int] = [0]  # groups that can run, a heap
-        if not self._before and any(h.looks_back for h in job.hosts):
-            self._before = {k: plain_copy(v) for k, v in self.arguments.items()}
 
     def start(self) -> None:
         """Run what can run; further steps follow on completions."""
@@ -294,20 +299,32 @@ class Instance:
         if spec.offset:  # how many calls came before was not known ahead of time
             path = (*path[:-1], path[-1] + choices.pop())
             key = ("call", path)
+        # A call made ahead of a guess that failed may have been asked something else.
+        options = job.gens[step.data[0]][0] if step.kind == "gen" else None
+        asked = (prompt.token_ids(), options, choices)
+        if self._asked.get(key, asked) != asked:
+            self._log.pop(key, None)
+            stale = self._flying.pop(key, None)
+            if stale is not None:
+                job.cancel(stale.requests)
+        self._asked[key] = asked
         if not self._await(step, key):
             return
+        number = self._calls = self._calls + 1
 
         def done(outcome: Outcome) -> None:
-            self._arrive(key, outcome)
+            self._arrive(key, outcome, number)
 
         if step.kind == "gen":
             options, constraint = job.gens[step.data[0]]
+            self._numbers[key] = number
             on_text = None if self.stream is None else self.stream.listener(key, self)
             call = calls.start_gen(
                 job, prompt, options, calls.gen_keys(options, job.seed, self.row, path),
                 constraint, done, space=job.space, priority=(self.row, spec.rank),
                 on_text=on_text)
         else:
+            self._numbers[key] = number
             call = calls.start_select(job, prompt, choices, spec.method, done, space=job.space,
                                       priority=(self.row, spec.rank))
         with self._lock:
@@ -332,7 +349,7 @@ class Instance:
             try:
                 if self.cancelled is not None:
                     raise self.cancelled
-                value: Any = host.run(values[: spec.args], self._before)
+                value: Any = host.run(values[: spec.args], self._before, self._now)
                 if kind == "break" or (kind == "check" and not host.matches(value)):
                     value = self._resumed(spec.event, value)
             except BaseException as e:
@@ -346,15 +363,18 @@ class Instance:
         """The job that goes on where the trace did not know an event's outcome."""
         assert self.job.resume is not None
         outcomes = [self._events[i] for i in range(event)]
-        return self.job.resume(self.arguments, [*outcomes, value])
+        began = {k: self._before[k] for k in self.arguments}
+        return self.job.resume(began, [*outcomes, value])
 
-    def _arrive(self, key: Any, value: Any) -> None:
+    def _arrive(self, key: Any, value: Any, number: int = 0) -> None:
         """What a call gave, from any thread."""
         with self._lock:
-            self._inbox.append((key, value))
+            self._inbox.append((key, value, number))
         self._pump()
 
-    def _take(self, key: Any, value: Any) -> None:
+    def _take(self, key: Any, value: Any, number: int) -> None:
+        if number != self._numbers.get(key, 0):
+            return  # of a call that was asked anew
         with self._lock:
             del self._flying[key]
         if isinstance(value, Job):

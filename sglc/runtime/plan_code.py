@@ -294,6 +294,8 @@ class _Compiler:
              activation: tuple[int, ...], data: Any = None, source: int = -1) -> Step:
         step = Step(kind, inputs, outputs, data, len(self.code.steps), source)
         self.code.steps.append(step)
+        if kind in ("bind", "meta", "message") and self.last_host is not None:
+            self.after[step.order] = self.last_host  # it happens only if that call returned
         # Only the innermost activation: it happens only where the outer ones did.
         self.activations.append(activation[-1] if activation else -1)
         return step

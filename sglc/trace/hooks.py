@@ -17,8 +17,10 @@ from collections.abc import Callable, Sequence
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from sglc.errors import Place
 from sglc.ir import compute, types
 from sglc.lang import expressions
+from sglc.trace.breaks import GraphBreak
 from sglc.trace.hosts import FromOutside, ReadState
 from sglc.trace.hosts import call as call_value
 from sglc.trace.operators import CONTAINERS, Operators, kind_of, run_time, traced
@@ -227,7 +229,7 @@ class Hooks(Operators):
         if fn is range:
             return range(*[session.concrete_int(a, "a count") if isinstance(a, Sym) else a
                            for a in args])
-        if fn in (list, tuple, enumerate, zip, reversed) and not kwargs.get("strict"):
+        if fn in (list, tuple, enumerate, zip, reversed):
             args = tuple(list(self.iterate(a)) if is_symbolic(a) or traced(a) else a for a in args)
             return fn(*args, **kwargs)
         if fn is dict and all(isinstance(a, Frozen) for a in args):
@@ -244,6 +246,8 @@ class Hooks(Operators):
 
     def _own_iterator(self, value: Any) -> Any:
         """An iterator that the body made, or a generator of its code; else None."""
+        if is_symbolic(value):
+            return None
         frame = getattr(value, "gi_frame", None)
         mine = frame is not None and "__sglc__" in frame.f_globals
         return value if mine or any(i is value for i in self.session.iterators) else None
@@ -338,8 +342,10 @@ class Hooks(Operators):
             if traced(value):
                 keys = statement.reads.get(name)
                 if keys is None or not hasattr(value, "get_var"):
-                    raise self.session.broken("SGLC111", "a prompt state is used inside try",
-                                              fixes=("move what uses it out of the try",))
+                    raise GraphBreak("SGLC111", "a prompt state is used inside try",
+                                     place=Place(self.fn.__code__.co_filename,
+                                                 *statement.first_use(name)),
+                                     fixes=("move what uses it out of the try",))
                 value = ReadState({k: value[k] for k in keys})
             elif type(value) in (list, dict, set) or isinstance(value, expressions.Expr):
                 raise self.session.broken(

@@ -48,6 +48,13 @@ class ReadState:
 
 
 @dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument of the program, or a part of one, itself."""
+
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True)
 class Before:
     """What an argument, given by recipe, was when the run began (as a snapshot)."""
 
@@ -66,19 +73,15 @@ class HostCall:
     kwargs: tuple[tuple[str, Any], ...] = ()
     expected: Any = MISSING
 
-    @property
-    def looks_back(self) -> bool:
-        """Whether it needs the arguments as they were when the run began."""
-        return any(isinstance(a, Before) for a in self.args)
-
-    def run(self, values: Sequence[Any], before: Mapping[str, Any]) -> Any:
+    def run(self, values: Sequence[Any], before: Mapping[str, Any],
+            now: Mapping[str, Any]) -> Any:
         """Make the call; raises what the function raises.
 
-        before: a copy of the arguments, made when the run began (if `looks_back`).
+        before: a copy of the arguments, made when the run began; now: the arguments themselves.
         """
         args = [snapshot(evaluate(a.recipe, before)) if isinstance(a, Before)
-                else build(a, values) for a in self.args]
-        return self.fn(*args, **{k: build(v, values) for k, v in self.kwargs})
+                else build(a, values, now) for a in self.args]
+        return self.fn(*args, **{k: build(v, values, now) for k, v in self.kwargs})
 
     def matches(self, value: Any) -> bool:
         """Whether a check's value is the expected one."""
@@ -88,16 +91,18 @@ class HostCall:
             return False
 
 
-def build(template: Any, values: Sequence[Any]) -> Any:
+def build(template: Any, values: Sequence[Any], now: Mapping[str, Any]) -> Any:
     """The value of a template."""
+    if isinstance(template, Argument):
+        return evaluate(template.recipe, now)
     if isinstance(template, Slot):
         return check_bound(values[template.index])
     if isinstance(template, Made):
         if template.kind is Real:
             return template.items[0]()
         if template.kind is Reads:
-            return Reads(dict(build(i, values) for i in template.items))
-        items = [build(i, values) for i in template.items]
+            return Reads(dict(build(i, values, now) for i in template.items))
+        items = [build(i, values, now) for i in template.items]
         if template.kind is dict:
             return dict(items)
         return template.kind(items)

@@ -210,6 +210,8 @@ class Operators:
         if isinstance(container, Frozen) and container.operand is None \
                 and container.read is None:
             raise self.session.broken("SGLC113", f"an item of {container.what} is changed")
+        if isinstance(container, Frozen):
+            container.live = True
         self.session.host(name, operator.setitem, container, key, value)
         return True
 
@@ -231,6 +233,7 @@ class Operators:
         if isinstance(left, Frozen):
             if left.operand is None and left.read is None:
                 raise self.session.broken("SGLC113", f"{left.what} is changed in place")
+            left.live = True
             self.session.host("i" + op.lower(), _INPLACE[op], left, right)
             return left
         if not (traced(left) or is_symbolic(left) or isinstance(left, (*CONTAINERS,
@@ -256,7 +259,7 @@ def run_time(value: Any, depth: int = 6) -> bool:
     if type(value) in (list, tuple, set, frozenset):
         return any(run_time(v, depth - 1) for v in value) if depth else True
     if type(value) is dict:
-        return any(run_time(v, depth - 1) for v in value.values()) if depth else True
+        return any(run_time(v, depth - 1) for p in value.items() for v in p) if depth else True
     return False
 
 

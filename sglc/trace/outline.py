@@ -55,6 +55,12 @@ class Outlined:
         self.stores = {n: None for n in self.stores if n not in handlers}
         self.node = copy.deepcopy(node)
 
+    def first_use(self, name: str) -> tuple[int, int]:
+        """Line and column (from 1) of the first use of a variable."""
+        uses = [(n.lineno, n.col_offset + 1) for n in ast.walk(self.node)
+                if isinstance(n, ast.Name) and n.id == name]
+        return min(uses)
+
     def function(self, fn: FunctionType) -> FunctionType:
         """The statement over `fn`'s globals: (variables by name) -> variables by name after."""
         source = ast.parse("def _outlined(__in):\n    pass").body[0]

@@ -101,8 +101,10 @@ class OutsideReads(Recording):
                 value.seen = self.hosts
         elif value.read is not None:
             read = value.read
+            guess = MISSING if value.live else plain_copy(read())
             now = self.fact(f"the contents of {value.what}", lambda: plain_copy(read()),
-                            guess=plain_copy(read()))
+                            guess=guess)
+            value.live = False
             again = self._frozen(now, value.what, read)
             if isinstance(again, Frozen) and again.kind is value.kind:
                 value.elements, value.names = again.elements, again.names

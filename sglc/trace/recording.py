@@ -15,9 +15,9 @@ from sglc.errors import Diagnostic, LanguageError, Place
 from sglc.ir import types
 from sglc.ir.module import Attr, Lit, Op, Operand, Value
 from sglc.trace.breaks import GraphBreak, NotMergeable, PathEnd
-from sglc.trace.explore import Recorder
+from sglc.trace.explore import MAX_LOOP, Recorder
 from sglc.trace.guards import MISSING, Guard, OutsideGuard, snapshot
-from sglc.trace.hosts import FromOutside, HostCall, Made, ReadState, Real, Slot
+from sglc.trace.hosts import Argument, FromOutside, HostCall, Made, ReadState, Real, Slot
 from sglc.trace.outline import Reads
 from sglc.trace.symbols import Frozen, Method, Partial, Sym, contains_symbol
 
@@ -96,7 +96,7 @@ class Recording:
         return self.recorder.emit(name, operands, attrs or {}, result_types, names, self.place())
 
     # -- host calls ------------------------------------------------------------------------
-    def host(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Sym:
+    def host(self, name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Sym:
         """Record a call to be made at run time, in order; its result as an opaque symbol."""
         result = types.ANY if name not in _RESULTS else _RESULTS[name]
         attrs = {"fn": name, "ordinal": self.hosts}
@@ -115,9 +115,12 @@ class Recording:
         event = self.recorder.next_event()
         given = self.recorder.given
         if event < len(given):
-            if guess is not MISSING:
-                return given[event]
             return given[event]
+        if guess is not MISSING:  # a loop that changes what it looks at would guess for ever
+            place = self.place()
+            count = self.recorder.places[place] = self.recorder.places.get(place, 0) + 1
+            if count > MAX_LOOP:
+                guess = MISSING
         attrs = {"fn": what, "event": event}
         if guess is not MISSING:
             self._call("prompt.check", attrs, fn, args, {}, (), expected=snapshot(guess))
@@ -156,6 +159,8 @@ class Recording:
             operands.append(value.operand)
             return Slot(len(operands) - 1)
         if isinstance(value, Frozen):
+            if value.argument is not None:
+                return Argument(value.argument)
             if value.operand is not None:
                 operands.append(value.operand)
                 return Slot(len(operands) - 1)
@@ -214,6 +219,9 @@ class Recording:
         if type(value) is tuple:
             return self.emit("prompt.compute", [self.operand(v) for v in value],
                              {"fn": "tuple"}, (types.JSON,)).results[0]
+        if type(value) is dict:
+            return self.emit("prompt.compute", [self.operand(x) for p in value.items() for x in p],
+                             {"fn": "dict"}, (types.JSON,)).results[0]
         raise self.broken("SGLC111", f"a value of type {type(value).__name__} in the program "
                                      "cannot be traced")
 

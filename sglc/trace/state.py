@@ -31,7 +31,7 @@ class TraceState(PromptSurface):
 
     __sglc_traced__ = True
     __slots__ = ("_begin", "_calls", "_closed", "_forks", "_metas", "_observable", "_offset",
-                 "_path", "_prompt", "_roles", "_session", "_variables")
+                 "_path", "_prompt", "_returned", "_roles", "_session", "_variables")
 
     def __init__(self, session: Session, prompt: Operand, path: tuple[int, ...] = (), *,
                  observable: bool = False, variables: dict[Any, Any] | None = None,
@@ -46,6 +46,7 @@ class TraceState(PromptSurface):
         self._begin = begin  # of the open message's content
         self._closed = list(closed)  # messages: role, begin and end of the content
         self._metas: dict[Any, Operand] = {}
+        self._returned: Any = None
         self._calls = 0
         self._forks = 0
         self._offset: Operand | None = None  # calls beside `_calls`, known at run time
@@ -167,9 +168,7 @@ class TraceState(PromptSurface):
             session.emit("prompt.meta", (meta,), {"name": name})
 
     def set_var(self, name: Any, value: Any) -> None:
-        if isinstance(value, dict):
-            raise self._session.broken("SGLC111", "a dict is set as a variable")
-        self._define(name, list(value) if type(value) is list else value)
+        self._define(name, type(value)(value) if type(value) in (list, dict) else value)
 
     __setitem__ = set_var
 
@@ -217,7 +216,7 @@ class TraceState(PromptSurface):
         if isinstance(value, Partial):
             value.refuse()
         self._session.read(value)
-        return list(value) if type(value) is list else value
+        return type(value)(value) if type(value) in (list, dict) else value
 
     __getitem__ = get_var
 
@@ -279,7 +278,10 @@ class TraceState(PromptSurface):
 
     @property
     def ret_value(self) -> Any:
-        return self._refuse("ret_value")
+        """What the body of a nested program returned."""
+        if self._observable:
+            return self._refuse("ret_value")
+        return self._returned
 
     @property
     def seed(self) -> Any:

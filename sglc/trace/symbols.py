@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sglc.ir import compute, types
 from sglc.ir.module import Operand, Value
 from sglc.trace.guards import MISSING, Recipe
+from sglc.trace.hosts import call, is_end, next_or_end
 
 if TYPE_CHECKING:
     from sglc.trace.session import Session
@@ -74,6 +75,77 @@ class Sym:
 
     def __mod__(self, other: Any) -> Any:
         return self._compute("mod", self, other)
+
+    def _other(self, name: str, left: Any, right: Any) -> Any:
+        """An operator that is no IR operation: a host call, or on concrete arguments."""
+        fn = getattr(operator, name)
+        if all(not isinstance(v, Sym) or v.recipe is not None for v in (left, right)):
+            return fn(self.session.concrete(left, "an operand"),
+                      self.session.concrete(right, "an operand"))
+        return self.session.host(name, fn, left, right)
+
+    def __pow__(self, other: Any) -> Any:
+        return self._compute("pow", self, other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return self._compute("pow", other, self)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return self._compute("floordiv", other, self)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return self._compute("truediv", other, self)
+
+    def __rmod__(self, other: Any) -> Any:
+        return self._compute("mod", other, self)
+
+    def __and__(self, other: Any) -> Any:
+        return self._other("and_", self, other)
+
+    def __rand__(self, other: Any) -> Any:
+        return self._other("and_", other, self)
+
+    def __or__(self, other: Any) -> Any:
+        return self._other("or_", self, other)
+
+    def __ror__(self, other: Any) -> Any:
+        return self._other("or_", other, self)
+
+    def __xor__(self, other: Any) -> Any:
+        return self._other("xor", self, other)
+
+    def __rxor__(self, other: Any) -> Any:
+        return self._other("xor", other, self)
+
+    def __lshift__(self, other: Any) -> Any:
+        return self._other("lshift", self, other)
+
+    def __rlshift__(self, other: Any) -> Any:
+        return self._other("lshift", other, self)
+
+    def __rshift__(self, other: Any) -> Any:
+        return self._other("rshift", self, other)
+
+    def __rrshift__(self, other: Any) -> Any:
+        return self._other("rshift", other, self)
+
+    def __invert__(self) -> Any:
+        return self.session.host("invert", operator.invert, self)
+
+    def __pos__(self) -> Any:
+        return self.session.host("pos", operator.pos, self)
+
+    def __abs__(self) -> Any:
+        return self._compute("abs", self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.session.host("call", call, self, *args, **kwargs)
+
+    def __next__(self) -> Any:
+        item = self.session.host("next", next_or_end, self)
+        if self.session.fact("whether there is another item", is_end, item):
+            raise StopIteration
+        return item
 
     def __neg__(self) -> Any:
         return self._compute("neg", self)
@@ -313,6 +385,7 @@ class HostMethod:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         receiver = self.receiver
+        receiver.live = True
         return receiver.session.host(self.name, getattr(receiver.kind, self.name), receiver,
                                      *args, **kwargs)
 
@@ -330,5 +403,5 @@ def contains_symbol(value: Any, depth: int = 6) -> bool:
     if type(value) in (list, tuple, set, frozenset):
         return any(contains_symbol(v, depth - 1) for v in value)
     if type(value) is dict:
-        return any(contains_symbol(v, depth - 1) for v in value.values())
+        return any(contains_symbol(v, depth - 1) for pair in value.items() for v in pair)
     return False

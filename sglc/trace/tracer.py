@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 from sglc.errors import Diagnostic, Place, SglcError
 from sglc.ir import types
 from sglc.ir.builder import Builder
 from sglc.ir.module import Lit, Module, Operand, Program
-from sglc.trace.breaks import GraphBreak, PathEnd
+from sglc.trace.breaks import GraphBreak, NotMergeable, PathEnd
 from sglc.trace.explore import Recorder
 from sglc.trace.guards import MISSING, Guard, OutsideGuard
 from sglc.trace.hooks import Hooks
@@ -72,6 +73,8 @@ class Tracer:
         break: the eager interpreter raises them where they belong.
         """
         fn = self.fn
+        if isinstance(fn, MethodType):
+            fn = fn.__func__
         if not isinstance(fn, FunctionType):
             raise GraphBreak("SGLC114", f"{fn!r} is not a plain function")
         place = Place(fn.__code__.co_filename, fn.__code__.co_firstlineno)
@@ -107,6 +110,11 @@ class Tracer:
                              why=e.diagnostic.what, raises=True) from e
         except RecursionError:
             raise GraphBreak("SGLC120", "the program recurses too deeply") from None
+        except (GraphBreak, NotMergeable):
+            raise
+        except Exception as e:  # the program's own error, or one that symbols cause
+            raise GraphBreak("SGLC111", f"tracing raises {type(e).__name__}: {e}",
+                             place=session.place() or place_of(e), raises=True) from e
         return state._prompt, self._returned(result)
 
     def _run(self, fn: FunctionType, state: TraceState, values: Mapping[str, Any]) -> Any:
@@ -125,6 +133,8 @@ class Tracer:
                 positional.append(rest.pop(p.name))
             else:
                 keywords[p.name] = rest.pop(p.name)
+        if isinstance(fn, MethodType):
+            return self.inline(fn.__func__, (fn.__self__, *positional), {**keywords, **rest})
         return self.inline(fn, tuple(positional), {**keywords, **rest})
 
     def inline(self, fn: FunctionType, args: tuple, kwargs: dict) -> Any:
@@ -173,7 +183,7 @@ class Tracer:
         self._calls.append(0)
         self._paths.append(path)
         try:
-            self._run(program.fn, state, bound)
+            state._returned = self._run(program.fn, state, bound)
         finally:
             self._calls.pop()
             self._paths.pop()
@@ -190,11 +200,18 @@ class Tracer:
         if type(value) is list:
             return session.emit("prompt.list", [self._returned(v) for v in value], {},
                                 (types.JSON,)).results[0]
-        if type(value) in (tuple, dict):
-            flat = value if type(value) is tuple else [x for pair in value.items() for x in pair]
+        if type(value) in (tuple, set, dict):
+            flat = [x for pair in value.items() for x in pair] if type(value) is dict else value
             return session.emit("prompt.compute", [self._returned(v) for v in flat],
                                 {"fn": type(value).__name__}, (types.JSON,)).results[0]
         raise session.broken("SGLC111", f"the program returns a {type(value).__name__}")
+
+
+def place_of(error: BaseException) -> Place | None:
+    """Where an error was raised, if it was in the user's file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    mine = [f for f in frames if "/sglc/" not in f.filename]
+    return Place(mine[-1].filename, mine[-1].lineno or 1) if mine else None
 
 
 def _type(example: Any) -> types.Type:

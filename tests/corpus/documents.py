@@ -223,9 +223,11 @@ def candidates_arguments(rng: Random) -> dict[str, Any]:
 @sgl.program
 def revise_in_place(s: Any, paragraphs: list[str]) -> int:
     for i in range(len(paragraphs)):
-        s += f"Before: {paragraphs[i]}\nAfter:" + sgl.gen("after", max_tokens=6, stop="\n") + "\n"
+        before = paragraphs[i]  # expect: SGLC110
+        s += f"Before: {before}\nAfter:" + sgl.gen("after", max_tokens=6, stop="\n") + "\n"
         paragraphs[i] = s["after"].strip() or "(empty)"
-    s += "All: " + " ".join(paragraphs) + sgl.gen("end", max_tokens=4)
+    together = " ".join(paragraphs)  # expect: SGLC110
+    s += "All: " + together + sgl.gen("end", max_tokens=4)
     return len(paragraphs)
 
 

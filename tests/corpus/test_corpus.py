@@ -33,23 +33,9 @@ SEED = 5
 NOT_YET: dict[str, str] = {
     "best_candidate": "SGLC113",  # a list of the body's own is handed over
     "cascade": "SGLC111",  # a path that no outcome of the select takes
-    "comprehensions": "SGLC111", "debate": "SGLC111", "extract_fields": "SGLC111",
-    "llm_judge": "SGLC110", "map_reduce": "SGLC111",  # zip(..., strict=True)
-    "newspaper": "SGLC110",  # ret_value of a nested program
-    "own_variables": "SGLC111",  # a dict as a variable
-    "review": "SGLC114",  # a bound method as a program
 }
 # Programs that are wrong today, and how.
-WRONG: dict[str, str] = {
-    "arithmetic": "TypeError while tracing: **, &, <<, and a number // / % a host value",
-    "failing_tool": "a variable that comes after the failed call is there",
-    "last_seen": "SGLC110 after a break ends the run: str() of a dict with a symbol as a key",
-    "letters": "a keyword name= of a host call is taken for the tracer's own",
-    "merged_options": "TypeError while tracing: {**host value}",
-    "revise_in_place": "after a failed check, reads before it see the changed argument",
-    "shuffled": "a gen that ran ahead of a failed check keeps its result",
-    "try_around_gens": "the break points at the handler",
-}
+WRONG: dict[str, str] = {}
 
 MODULES = {p.stem: importlib.import_module(f"tests.corpus.{p.stem}")
            for p in sorted(Path(__file__).parent.glob("*.py"))

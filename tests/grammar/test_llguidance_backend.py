@@ -91,7 +91,7 @@ def test_ebnf_grammar(merged: TableTokenizer) -> None:
 def test_masks_equal_those_of_our_own_automaton(merged: TableTokenizer, pattern: str) -> None:
     """Also where bytes are forced, where llguidance itself allows one token only."""
     ours = grammar.compile(regex=pattern, tokenizer=merged)
-    theirs = from_regex(to_regex(parse_regex(pattern)), merged, "test")
+    theirs = from_regex(to_regex(parse_regex(pattern)), merged, "test", "a test")
     rng = random.Random(pattern)
     for _ in range(4):
         mine, other = ours.start(), theirs.start()

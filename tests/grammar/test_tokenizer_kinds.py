@@ -68,7 +68,8 @@ def corpus() -> Iterator[str]:
     yield from (_TEXT, TEXT, "", " ", "  ", "\n", " a", "a ", " \n ", "\t", "\x00\x01\x7f")
     yield from (line for line in (_TEXT + TEXT).splitlines())
     rng = random.Random(0)
-    letters = [*"abc ABC019 \n\t.,'\"{}<>\\", *"éßñ漢字かな🙂ǅﬁ\u0301\u200d\ufeff\xa0", "the ", "ing"]
+    letters = [*"abc ABC019 \n\t.,'\"{}<>\\", *"éßñ漢字かな🙂ǅﬁ\u0301\u200d\ufeff\xa0",
+               "the ", "ing"]
     for _ in range(300):
         yield "".join(rng.choices(letters, k=rng.randint(1, 25)))
     for _ in range(100):

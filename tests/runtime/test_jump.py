@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -96,17 +97,19 @@ def seen(result: Result) -> Any:
             result.output_tokens, len(result.logprobs))
 
 
-def judged(tok: Any, asked: Request, pattern: str) -> tuple[Any, ...]:
+def judged(tok: Any, asked: Request, pattern: str | None,
+           ebnf: str | None = None) -> tuple[Any, ...]:
     """Ids, leftover text, and what stopped it, by the reference."""
     run = Run(WholeModel(HashRunner(tok.vocab_size, tok)), tok, None, None, 0, 0)  # type: ignore
     p = asked.sampling
     made = generate(run, list(asked.ids), SimpleNamespace(  # type: ignore[arg-type]
         **{name: getattr(p, name) for name in SamplingParams.__dataclass_fields__},
-        regex=pattern, json_schema=None, ebnf=None), asked.key)
+        regex=pattern, json_schema=None, ebnf=ebnf), asked.key)
     return made.ids, made.leftover, made.finish.get("matched")
 
 
-def check(cores: Any, patterns: list[str], options: dict[str, Any], judge: bool = True) -> None:
+def check(cores: Any, patterns: list[str], options: dict[str, Any],
+          names: Sequence[str] | None = None, judge: bool = True) -> None:
     tok = cores.tok
     bound = [(p, c) for p in patterns if (c := compiled(p, tok)) is not None]
 
@@ -115,9 +118,8 @@ def check(cores: Any, patterns: list[str], options: dict[str, Any], judge: bool 
                 for n, (_, c) in enumerate(bound)]
 
     want = [seen(r) for r in ask(cores.all["off"], batch())]
-    for name, core in cores.all.items():
-        if core.kv_tokens < options["max_tokens"]:
-            continue  # it would cut the text
+    for name in names or cores.all:
+        core = cores.all[name]
         assert [seen(r) for r in ask(core, batch())] == want, name
         assert core.wait_idle(10)
         core.check()
@@ -142,7 +144,7 @@ def test_any_pattern(cores: Any, patterns: list[str], options: dict[str, Any]) -
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_the_character_regex(cores: Any, temperature: float) -> None:
     options = {"temperature": temperature, "max_tokens": 400}
-    check(cores, [CHARACTER, FIELDS, IP, DATE, EMAIL], options, judge=False)
+    check(cores, [CHARACTER, FIELDS, IP, DATE, EMAIL], options, ("safe", "crowded"), judge=False)
     tok = cores.tok
     for pattern in (CHARACTER, FIELDS):
         counts = {}
@@ -162,6 +164,31 @@ def test_the_character_regex(cores: Any, temperature: float) -> None:
                 sampled = got.output_tokens - (after.forced_tokens - before.forced_tokens)
                 assert sampled <= counts[name] + 1
         assert counts["safe"] <= 0.6 * counts["off"], counts
+
+
+GRAMMAR = r"""start: "{" field (", " field)? "}"
+field: "\"the answer\": " value
+value: "[" value ", end of list]" | /[0-9]{1,2}/ | "true" | "é漢字"
+"""
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_context_free_grammar(cores: Any, temperature: float) -> None:
+    """Through llguidance."""
+    tok = cores.tok
+    constraint = grammar.compile(grammar=GRAMMAR, tokenizer=tok)
+
+    def batch() -> list[Request]:
+        return [request(tok.encode("q"), constraint=constraint, key=n, max_tokens=80,
+                        temperature=temperature) for n in range(4)]
+
+    want = [seen(r) for r in ask(cores.all["off"], batch())]
+    for name in ("safe", "small steps", "tight"):
+        before = cores.all[name].stats().forced_tokens
+        assert [seen(r) for r in ask(cores.all[name], batch())] == want, name
+        assert cores.all[name].stats().forced_tokens > before + 10
+    for asked, got in list(zip(batch(), want, strict=True))[:2]:
+        assert judged(tok, asked, None, GRAMMAR) == (got[0], got[2], got[4])
 
 
 @pytest.mark.parametrize("name", ["bytes", "small", "smollm2"])

@@ -1,0 +1,1 @@
+"""What the commands of `sglc` do: one module a command, each with `run(options) -> exit code`."""
