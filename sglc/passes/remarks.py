@@ -82,10 +82,11 @@ def _split_constants(program: Program, count: _Count, rows: int) -> Iterator[Dia
         if behind < LEAST_SHARED:
             continue
         which = " and ".join(names)
+        stand = "stands" if len(names) == 1 else "stand"
         total = f" ({count.mark} {behind * (rows - 1)} tokens in {rows} rows)" if rows > 1 else ""
         yield Diagnostic(
-            "SGLC401", f"{which} stands before {count.mark} {behind} constant tokens, which rows "
-            "cannot share", op.loc,
+            "SGLC401", f"{which} {stand} before {count.mark} {behind} constant tokens, which "
+            "rows cannot share", op.loc,
             "rows share a prompt only up to the first text in which they differ",
             f"the tokens are computed for every row instead of once{total}",
             (f"put the constant text first, and {which} behind it",))

@@ -116,8 +116,9 @@ class Instance:
 
     __slots__ = ("_asked", "_before", "_calls", "_counts", "_env", "_events", "_flying",
                  "_inbox", "_last", "_lock", "_log", "_now", "_numbers", "_on_end", "_ready",
-                 "_running", "_waiting", "arguments", "cancelled", "condition", "ended", "error", "job", "left", "messages", "metas", "order",
-                 "result", "row", "stream", "values")
+                 "_running", "_waiting", "arguments", "cancelled", "condition", "ended",
+                 "error", "job", "left", "messages", "metas", "order", "result", "row", "stream",
+                 "values")
 
     def __init__(self, job: Job, row: int, arguments: Mapping[str, Any],
                  on_end: Callable[[Instance], None] | None = None,

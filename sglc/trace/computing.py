@@ -58,7 +58,39 @@ class Computing(OutsideReads):
         elif fn in ("slice", "str") and self._kind(args[0]) == "text":
             type_ = types.TEXT
         op = self.emit("prompt.compute", [self.operand(a) for a in args], {"fn": fn}, (type_,))
+        self._note_test(fn, args, op.results[0])
         return Sym(self, op.results[0], type_, recipe, example)
+
+    def _note_test(self, fn: str, args: Sequence[Any], result: Value) -> None:
+        """Remember a comparison of a choice with a text: its outcomes are finite."""
+        if fn == "not" and isinstance(args[0], Sym) and args[0].operand in self.tests:
+            choice, text, equal = self.tests[args[0].operand]
+            self.tests[result] = (choice, text, not equal)
+        elif fn in ("eq", "ne"):
+            for a, b in (args, args[::-1]):
+                if isinstance(a, Sym) and a.type.name == "choice" and isinstance(b, str):
+                    self.tests[result] = (a, b, fn == "eq")
+
+    def settled(self, condition: Sym) -> bool | None:
+        """The outcome of a test of a choice, where the path knows it already."""
+        test = self.tests.get(condition.operand)
+        if test is None:
+            return None
+        choice, text, equal = test
+        left = {t for t in choice.type.args} - self.excluded.get(choice.operand, frozenset())
+        if text not in left:
+            return not equal
+        return equal if len(left) == 1 else None
+
+    def learn(self, condition: Sym, outcome: bool) -> None:
+        """Take note of a decision: what the choice it tested can still be."""
+        test = self.tests.get(condition.operand)
+        if test is None:
+            return
+        choice, text, equal = test
+        every = frozenset(t for t in choice.type.args if isinstance(t, str))
+        gone = every - {text} if outcome == equal else frozenset((text,))
+        self.excluded[choice.operand] = self.excluded.get(choice.operand, frozenset()) | gone
 
     def _cannot_raise(self, fn: str, args: Sequence[Any]) -> bool:
         if fn not in _NEVER_RAISE:
@@ -208,9 +240,14 @@ class Computing(OutsideReads):
             return outcome
         if value.type != types.BOOL:
             value = self.compute("bool", value)
+        settled = self.settled(value)
+        if settled is not None:
+            return settled
         if self.depth:
             raise NotMergeable
-        return self.recorder.decide(value.operand, self.place())
+        outcome = self.recorder.decide(value.operand, self.place())
+        self.learn(value, outcome)
+        return outcome
 
     def concrete(self, value: Any, what: str) -> Any:
         """The value itself: under a guard, or as a fact for which the path breaks."""

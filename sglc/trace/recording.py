@@ -46,6 +46,10 @@ class Recording:
         self.root: Callable[[], Operand] | None = None  # the run's own prompt, as it is now
         self.iterators: list[Any] = []  # made by the body
         self.columns: dict[CodeType, list[int]] = {}  # of each instruction, by code
+        # What a path knows of choices: the condition -> (choice, text, whether equal), and the
+        # texts that a choice is known not to be.
+        self.tests: dict[Operand, tuple[Sym, str, bool]] = {}
+        self.excluded: dict[Operand, frozenset[str]] = {}
         self.states: list[Any] = []  # all prompt states of the current run
         self.depth = 0  # of `if`s whose arms are being merged
         self.guards: dict[Guard, None] = {}
@@ -61,6 +65,7 @@ class Recording:
         self.reads = {}
         self.iterators = []
         self.states = []
+        self.excluded = {}
 
     # -- places and breaks -----------------------------------------------------------------
     def place(self) -> Place | None:

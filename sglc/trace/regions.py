@@ -39,6 +39,8 @@ class Regions(Computing):
 
         get and put read and set the locals that the arms assign.
         """
+        if self.settled(condition) is not None:
+            return False
         recorder = self.recorder
         event = recorder.events
         if event < len(recorder.given):
@@ -72,11 +74,14 @@ class Regions(Computing):
         home, cursor, events = recorder.segment, recorder.cursor, recorder.events
         before, locals_before = [s.fields() for s in self.states], get()
         reads, calls = dict(self.reads), len(self.calls)
+        excluded = dict(self.excluded)
         arms: list[tuple[Block, list[dict[str, Any]], tuple[Any, ...], list[Value]]] = []
         blocks: list[Block] = []
         self.depth += 1
         try:
-            for arm in (then, otherwise):
+            for arm, outcome in ((then, True), (otherwise, False)):
+                self.excluded = dict(excluded)
+                self.learn(condition, outcome)
                 segment = Segment(home.builder.region())
                 blocks.append(segment.builder.block)
                 recorder.segment, recorder.cursor = segment, 0
@@ -100,7 +105,7 @@ class Regions(Computing):
         finally:
             self.depth -= 1
             recorder.segment, recorder.cursor, recorder.events = home, cursor, events
-            self.reads = reads
+            self.reads, self.excluded = reads, excluded
             del self.calls[calls:]
         if merged is None:
             return None

@@ -946,3 +946,34 @@ def test_operators_on_host_values(model: Any) -> None:
                 abs(n), d | {"c": 3}, "pqrs"[n - 4], range(9)[n], "z" * n, [1] * n, n > 3, n == 5]
 
     same(p, model, ())
+
+
+def test_paths_that_no_choice_takes_are_not_explored(model: Any) -> None:
+    @sgl.program
+    def p(s: Any, q: Any) -> Any:
+        s += "x" + q + sgl.select("c", ["a", "b", "c"])
+        if s["c"] == "a":
+            s += sgl.gen("word", max_tokens=2)
+        elif not s["c"] != "b":
+            s["word"] = "B"
+        elif "c" == s["c"]:
+            s["word"] = "C"
+        if s["c"] == "zz":
+            return "never"
+        return s["word"]
+
+    same(p, model, *((c,) for c in "abcdef"), whole=True)
+
+    @sgl.program
+    def returns(s: Any, q: Any) -> Any:
+        s += "x" + q + sgl.select("c", ["a", "b", "c"])
+        if s["c"] == "a":
+            return "A"
+        if s["c"] == "b":
+            return "B"
+        if s["c"] == "c":
+            return "C"
+        return s["never"]
+
+    same(returns, model, *((c,) for c in "abcdef"), whole=True)
+    assert returns.compile("x").paths == 3
