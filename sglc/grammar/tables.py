@@ -18,6 +18,7 @@ from sglc.grammar.fsm import FsmConstraint
 MAX_STATES = 32_000
 MAX_BYTES = 64 << 20
 _MAX_MOVES = 40_000_000  # (state, token) pairs looked at while the tables are made
+_TOGETHER = 2_000  # states inside of characters, walked at once
 _NEVER, _EOS = 0, 1  # classes in both groups
 
 
@@ -91,59 +92,105 @@ def _made(constraint: FsmConstraint, max_states: int, max_bytes: int) -> TokenTa
     vocab, nodes = constraint.index.vocab, constraint.nodes
     index = {constraint.start(): 0}
     order = [constraint.start()]
-    moves: list[tuple[np.ndarray, np.ndarray]] = []
+    moves: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # states, tokens, next states
     sums = np.zeros((2, 2, vocab.words * 32), dtype=np.uint64)
-    total = 0
-    for number, state in enumerate(order):  # grows while it is read
-        ids, ends = _tokens(constraint, state)
-        kinds, where = np.unique(ends, return_inverse=True)
-        for end in kinds.tolist():
-            if end not in index:
-                index[end] = len(order)
-                order.append(end)
-        total += len(ids)
-        if len(order) > max_states or total > _MAX_MOVES:
-            return None
-        numbered = np.array([index[end] for end in kinds.tolist()], dtype=np.int16)[where]
-        moves.append((ids, numbered))
-        # Each (state, next state) has its number; a token's sum of them tells its class.
-        key = (np.uint64(number) << np.uint64(32)) + numbered.astype(np.uint64)
-        for row, salt in enumerate((0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)):
-            sums[int(state % nodes > 0), row, ids] += _mixed(key, salt)
-    group = (np.array(order, dtype=np.int64) % nodes > 0).astype(np.uint8)
+    total = done = 0
+    while done < len(order):
+        fresh, done = np.arange(done, len(order)), len(order)
+        inner = np.array([state % nodes > 0 for state in order[fresh[0]:]])
+        parts = [(0, fresh[~inner][i:i + 1]) for i in range(int((~inner).sum()))]
+        parts += [(1, fresh[inner][i:i + _TOGETHER])
+                  for i in range(0, int(inner.sum()), _TOGETHER)]
+        for group, numbers in parts:
+            states = np.array([order[n] for n in numbers.tolist()], dtype=np.int64)
+            origin, ids, ends = (_tokens_inside(constraint, states) if group else
+                                 _tokens(constraint, int(states[0])))
+            kinds, where = np.unique(ends, return_inverse=True)
+            for end in kinds.tolist():
+                if end not in index:
+                    index[end] = len(order)
+                    order.append(end)
+            total += len(ids)
+            if len(order) > max_states or total > _MAX_MOVES:
+                return None
+            after = np.array([index[end] for end in kinds.tolist()], dtype=np.int16)[where]
+            source = numbers[origin]
+            moves.append((source.astype(np.int16), ids, after))
+            # Each (state, next state) has its number; a token's sum of them tells its class.
+            key = (source.astype(np.uint64) << np.uint64(32)) + after.astype(np.uint64)
+            for row, salt in enumerate((0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)):
+                np.add.at(sums[group, row], ids, _mixed(key, salt))
+    group_of = (np.array(order, dtype=np.int64) % nodes > 0).astype(np.uint8)
     found = [_classes(constraint, sums[g]) for g in (0, 1)]
     class_of_token = np.stack([kinds for kinds, _ in found])
-    widths = np.array([count for _, count in found], dtype=np.int64)[group]
+    widths = np.array([count for _, count in found], dtype=np.int64)[group_of]
     cells = int(widths.sum())
     if cells * 2 > max_bytes or max(count for _, count in found) > 0xFFFF:
         return None
     offset = (np.cumsum(widths) - widths).astype(np.int32)
-    after = np.full(cells, -1, dtype=np.int16)
-    for number, (ids, numbered) in enumerate(moves):
-        after[offset[number] + class_of_token[group[number], ids].astype(np.int64)] = numbered
+    table = np.full(cells, -1, dtype=np.int16)
+    for source, ids, after in moves:
+        table[offset[source] + class_of_token[group_of[source], ids].astype(np.int64)] = after
     accepting = np.array([constraint.accepting(state) for state in order])
-    after[offset[accepting] + _EOS] = np.flatnonzero(accepting)
-    tables = _rows(constraint, class_of_token, group, offset, after, max_bytes)
-    if tables is None:
+    table[offset[accepting] + _EOS] = np.flatnonzero(accepting)
+    masks = _rows(constraint, class_of_token, group_of, offset, table, max_bytes)
+    if masks is None:
         return None
-    made = TokenTables(class_of_token, group, offset, after, *tables,
+    made = TokenTables(class_of_token, group_of, offset, table, *masks,
                        np.array(order, dtype=np.int64), accepting)
     return made if made.nbytes <= max_bytes else None
 
 
-def _tokens(constraint: FsmConstraint, state: int) -> tuple[np.ndarray, np.ndarray]:
-    """The allowed tokens, of twins one, and the states that they lead to."""
+_Moves = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _tokens(constraint: FsmConstraint, state: int) -> _Moves:
+    """(zeros, the allowed tokens, of twins one, and the states that they lead to)."""
     nodes = constraint.nodes
     found: list[np.ndarray] = []
     states: list[tuple[np.ndarray, np.ndarray]] = []
     constraint.walker.tokens(constraint.walker.root(*divmod(state, nodes)), found, states)
     if not found:
-        return np.zeros(0, np.int32), np.zeros(0, np.int64)
+        return np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int64)
     ids, ends = np.concatenate(found), np.concatenate([q * nodes + u for q, u in states])
-    if not constraint.liveness.everything:
-        live = constraint.liveness.filter(ends)
-        ids, ends = ids[live], ends[live]
-    return ids, ends
+    return _live(constraint, np.zeros(len(ids), np.int64), ids, ends)
+
+
+def _tokens_inside(constraint: FsmConstraint, states: np.ndarray) -> _Moves:
+    """The same for several states inside of a character, each by its place in `states`.
+
+    Few tokens go on with the rest of a character, so the walks of many states are one.
+    """
+    walker, vocab, nodes = constraint.walker, constraint.index.vocab, constraint.nodes
+    origin = np.arange(len(states))
+    q, u = states // nodes, states % nodes
+    at = np.zeros(len(states), dtype=np.int64)
+    out: list[_Moves] = []
+    while len(origin):
+        begin = vocab.first[at]
+        counts = vocab.first[at + 1] - begin
+        ends = np.cumsum(counts)
+        owner = np.repeat(np.arange(len(at)), counts)
+        children = np.repeat(begin - (ends - counts), counts) + np.arange(len(owner))
+        code = walker.table[(u[owner] << 8) + vocab.byte[children]]
+        after = walker.step[q[owner] * walker.codes + code]
+        alive = np.flatnonzero(after >= 0)
+        owner = owner[alive]
+        at, origin = children[alive], origin[owner]
+        q = after[alive].astype(np.int64)
+        u = np.maximum(code[alive].astype(np.int64) - (walker.atoms - 1), 0)
+        tokens = vocab.token[at]
+        real = np.flatnonzero(tokens >= 0)
+        out.append((origin[real], tokens[real], q[real] * nodes + u[real]))
+    return _live(constraint, *(np.concatenate([o[i] for o in out]) for i in range(3)))
+
+
+def _live(constraint: FsmConstraint, origin: np.ndarray, ids: np.ndarray,
+          ends: np.ndarray) -> _Moves:
+    if constraint.liveness.everything:
+        return origin, ids, ends
+    live = constraint.liveness.filter(ends)
+    return origin[live], ids[live], ends[live]
 
 
 def _rows(constraint: FsmConstraint, class_of_token: np.ndarray, group: np.ndarray,

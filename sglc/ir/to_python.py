@@ -3,7 +3,8 @@
 One state variable for each chain of prompts; where a prompt has several continuations, the
 others are forks of it.  The forks and joins of a traced module stay what they are.  The source
 runs: its text is that of the program it was made from.  Sampled text is too where the module is
-as traced; forks that had to be written anew have other paths, and so other random numbers.
+as traced; forks that had to be written anew, and programs that the program calls (forks of its
+empty prompt here), have other paths, and so other random numbers.
 
 Host calls are written as calls by name: what they name is not in the IR.
 """
@@ -390,6 +391,8 @@ class _Writer:
     # -- Python around the prompts ---------------------------------------------------------
     def host_(self, op: Op) -> None:
         name = re.sub(r"\W+", "_", str(op.attrs["fn"]).rpartition(".")[2]) or "host"
+        if not name.isidentifier() or keyword.iskeyword(name):
+            name = f"host_{name}"
         args = [self.write(o).text for o in op.operands[:op.attrs.get("args")]]
         if name == "as_text" and len(args) == 1:  # what appending a value means
             self.local(op.results[0], Source(args[0]))

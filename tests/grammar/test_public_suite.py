@@ -89,23 +89,38 @@ def viable(pattern: str, size: int, tokenizer: TableTokenizer, before: bytes) ->
     regex = pytest.importorskip("regex")
     partial = regex.compile(pattern, regex.V0)
 
+    # A set of such a pattern that has a character of a range has one of the range's ends, or one
+    # beside a character that the pattern names (or, without regard to case, one of two others).
+    borders = {ord(c) + d for c in pattern + "\u017f\u212a" for d in (-1, 0, 1)}
+
     def possible(data: bytes, known: dict[bytes, bool]) -> bool:
-        found = known.get(data)
-        if found is None:
+        if data not in known:
             try:
-                found = bool(partial.fullmatch(data.decode(), partial=True))
+                known[data] = bool(partial.fullmatch(data.decode(), partial=True))
             except UnicodeDecodeError as bad:
-                # The last character is not finished: by each of the bytes that may follow.
-                if bad.reason != "unexpected end of data":
-                    found = False
-                else:
-                    found = any(possible(data + bytes([b]), known) for b in range(0x80, 0xC0))
-            known[data] = found
-        return found
+                found = False
+                if bad.reason == "unexpected end of data":
+                    lo, hi = unfinished(data[bad.start:])
+                    codes = {lo, hi} | {b for b in borders if lo <= b <= hi}
+                    found = any(partial.fullmatch(data[:bad.start].decode() + chr(c), partial=True)
+                                for c in codes if not 0xD800 <= c < 0xE000)
+                known[data] = found
+        return known[data]
 
     known: dict[bytes, bool] = {}
     return {i for i, token in enumerate(tokenizer.byte_table)
             if token and i < size and possible(before + token, known)}
+
+
+def unfinished(tail: bytes) -> tuple[int, int]:
+    """The first and last code point whose UTF-8 starts with `tail`."""
+    size = 2 if tail[0] < 0xE0 else 3 if tail[0] < 0xF0 else 4
+    code = tail[0] & (0x7F >> size)
+    for byte in tail[1:]:
+        code = code << 6 | byte & 0x3F
+    left = 6 * (size - len(tail))
+    least = {2: 0x80, 3: 0x800, 4: 0x10000}[size]
+    return max(code << left, least), min((code + 1 << left) - 1, 0x10FFFF)
 
 
 def check_masks(tokenizer: TableTokenizer, pairs: int, seed: int) -> None:
