@@ -19,8 +19,9 @@ from sglc.grammar.constraint import Constraint
 from sglc.grammar.dtypes import dtype_regex
 from sglc.grammar.fsm import FsmConstraint
 from sglc.grammar.grammar_text import grammar_node
+from sglc.grammar.json_reader import ANNOTATIONS, KEYWORDS
 from sglc.grammar.json_schema import schema_node
-from sglc.grammar.json_shapes import ANNOTATIONS, KEYWORDS, Unsupported
+from sglc.grammar.json_shapes import Unsupported
 from sglc.grammar.kept import KeptText
 from sglc.grammar.nfa import Limits, TooLarge
 from sglc.grammar.regex_parser import MAX_PATTERN, parse_regex
@@ -96,7 +97,8 @@ def _compile(regex: str | None, choices: Iterable[str] | None, json_schema: Any,
     parse: Callable[[], Node]
     if choices is not None:
         strings = _checked_choices(choices)
-        key, source = ("choices", strings, limits), f"{len(strings)} choices"
+        key, source = ("choices", strings, limits), ("the one choice" if len(strings) == 1 else
+                                                f"{len(strings)} choices")
 
         def parse() -> Node:
             return words(strings)

@@ -13,12 +13,13 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 FORMAT = 1
-"""Of the files and of what is in them; part of every key."""
+"""Of the files; part of every key."""
 
 MAX_BYTES = 256 << 20
 _MAGIC = b"sglcarr\n"
@@ -40,14 +41,19 @@ class DiskCache:
 
     @classmethod
     def of_environment(cls) -> DiskCache:
-        """In `$SGLC_CACHE/grammar`, else `~/.cache/sglc/grammar`; none if SGLC_CACHE is "off"."""
+        """In `$SGLC_GRAMMAR_CACHE` (none if that is "off"), else `$SGLC_CACHE/grammar`, else
+        `~/.cache/sglc/grammar`."""
+        own = os.environ.get("SGLC_GRAMMAR_CACHE")
+        if own:
+            return cls(None if own == "off" else Path(own).expanduser())
         root = os.environ.get("SGLC_CACHE") or "~/.cache/sglc"
-        return cls(None if root == "off" else Path(root).expanduser() / "grammar")
+        return cls(Path(root).expanduser() / "grammar")
 
     def path(self, key: str) -> Path | None:
         if self.folder is None:
             return None
-        digest = hashlib.sha256(f"{FORMAT} {key}".encode("utf-8", "surrogatepass")).hexdigest()
+        named = f"{FORMAT} {_code_stamp()} {key}".encode("utf-8", "surrogatepass")
+        digest = hashlib.sha256(named).hexdigest()
         return self.folder / f"{digest[:40]}.arrays"
 
     def load(self, key: str) -> Arrays | None:
@@ -103,6 +109,18 @@ class DiskCache:
             with suppress(OSError):
                 os.unlink(name)
                 total -= size
+
+
+@lru_cache(maxsize=1)
+def _code_stamp() -> str:
+    """Changes with this package's code: what other code has made is not found."""
+    found = []
+    with suppress(OSError), os.scandir(Path(__file__).parent) as entries:
+        for entry in entries:
+            if entry.name.endswith(".py"):
+                about = entry.stat()
+                found.append((entry.name, about.st_size, about.st_mtime_ns))
+    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()[:16]
 
 
 def _packed(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -24,6 +24,7 @@ from sglc.grammar.charset import ANY
 from sglc.grammar.ecma import parse_ecma
 from sglc.grammar.json_formats import FORMATS
 from sglc.grammar.json_numbers import integers, numbers
+from sglc.grammar.json_reader import Reader
 from sglc.grammar.json_shapes import (
     ALL,
     TYPES,
@@ -31,7 +32,6 @@ from sglc.grammar.json_shapes import (
     Items,
     Members,
     Part,
-    Reader,
     Shape,
     Unsupported,
     item_goal,

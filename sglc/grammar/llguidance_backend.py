@@ -211,29 +211,54 @@ class LlguidanceConstraint:
     def _forced_words(self, matcher: LLMatcher, forced: bytes) -> np.ndarray:
         """The mask where the text goes on with `forced`: the tokens that are a part of it, and
         those that it is a part of, if the matcher takes them."""
-        first, byte, vocab = self.vocab.first, self.vocab.byte, self.vocab
-        node, candidates = 0, []
-        for wanted in forced:
-            begin, end = int(first[node]), int(first[node + 1])
-            at = begin + int(np.searchsorted(byte[begin:end], wanted))
-            if at == end or byte[at] != wanted:
-                break
-            node = at
-            candidates.append(np.array([node]))
-        else:
-            begin, end = int(first[node]), int(first[node + 1])
-            while begin < end:  # the nodes of a subtree are consecutive on each level
-                candidates.append(np.arange(begin, end))
-                begin, end = int(first[begin]), int(first[end])
+        vocab = self.vocab
+        path = self._path(forced)
+        candidates = [vocab.token[path[1:]]]
+        if len(path) > len(forced):
+            begin, end = int(vocab.first[path[-1]]), int(vocab.first[path[-1] + 1])
+            later = self._first_bytes(matcher, forced)
+            for child in range(begin, end):
+                if later is None or later[vocab.byte[child]]:
+                    first, last = child, child + 1
+                    while first < last:  # the nodes of a subtree are consecutive on each level
+                        candidates.append(vocab.token[first:last])
+                        first, last = int(vocab.first[first]), int(vocab.first[last])
         allowed = np.zeros(vocab.words * 32, dtype=bool)
         copy = matcher.deep_copy()
-        for nodes in candidates:
-            for token in vocab.token[nodes].tolist():
-                if token >= 0 and copy.validate_tokens([token]) == 1:
-                    allowed[token] = True
+        for token in np.concatenate(candidates).tolist():
+            if token >= 0 and copy.validate_tokens([token]) == 1:
+                allowed[token] = True
         self._check(copy)
         allowed[vocab.twins] = allowed[vocab.twin_of]
         return vocab.pack(allowed)
+
+    def _path(self, text: bytes) -> list[int]:
+        """The trie's nodes along `text`, from the root as far as there are any."""
+        vocab, path = self.vocab, [0]
+        for wanted in text:
+            begin, end = int(vocab.first[path[-1]]), int(vocab.first[path[-1] + 1])
+            at = begin + int(np.searchsorted(vocab.byte[begin:end], wanted))
+            if at == end or vocab.byte[at] != wanted:
+                break
+            path.append(at)
+        return path
+
+    def _first_bytes(self, matcher: LLMatcher, forced: bytes) -> np.ndarray | None:
+        """bool [256]: what may come after `forced`; None if that cannot be told."""
+        copy, rest = matcher.deep_copy(), forced
+        while rest:
+            ends = [token for node in self._path(rest)[1:]
+                    if (token := int(self.vocab.token[node])) >= 0]
+            if not ends or copy.try_consume_tokens([ends[-1]]) != 1:
+                return None
+            rest = rest[len(self.vocab.texts[ends[-1]]):]
+        bits = np.unpackbits(np.frombuffer(copy.compute_bitmask(), np.uint8), bitorder="little")
+        later = np.zeros(256, dtype=bool)
+        for token in np.flatnonzero(bits[:self.vocab.size]).tolist():
+            text = self.vocab.texts[token]
+            if text:
+                later[text[0]] = True
+        return None if copy.is_error() else later
 
     def _check(self, matcher: LLMatcher) -> None:
         if matcher.is_error():

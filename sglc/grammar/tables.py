@@ -119,7 +119,10 @@ def _made(constraint: FsmConstraint, max_states: int, max_bytes: int) -> TokenTa
             # Each (state, next state) has its number; a token's sum of them tells its class.
             key = (source.astype(np.uint64) << np.uint64(32)) + after.astype(np.uint64)
             for row, salt in enumerate((0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)):
-                np.add.at(sums[group, row], ids, _mixed(key, salt))
+                if group:
+                    np.add.at(sums[group, row], ids, _mixed(key, salt))
+                else:  # of one state, so no token comes twice
+                    sums[group, row, ids] += _mixed(key, salt)
     group_of = (np.array(order, dtype=np.int64) % nodes > 0).astype(np.uint8)
     found = [_classes(constraint, sums[g]) for g in (0, 1)]
     class_of_token = np.stack([kinds for kinds, _ in found])

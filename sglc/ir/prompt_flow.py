@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sglc.errors import IRError
 from sglc.ir.module import Block, Lit, Op, Operand, Program, Value
 from sglc.ir.signatures import BRANCHES, CHAINS, ROOTS
 from sglc.ir.types import PROMPT
@@ -39,6 +38,7 @@ class Flow:
         self._names: dict[Op, set[object]] = {}
         self._inlined: set[Op] = set()
         self._renamed(program.body)
+        self._number(program.body)
         for op in program.walk():
             if op.name in _EXPRESSIONS and len(op.results[0].uses) == 1:
                 self._inlined.add(op)
@@ -119,6 +119,12 @@ class Flow:
                         self._rename(arg, value)
                 self._renamed(region)
 
+    def _number(self, block: Block) -> None:
+        for index, op in enumerate(block.ops):
+            self._index[op] = index
+            for region in op.regions:
+                self._number(region)
+
     def _rename(self, new: Value, old: Operand) -> None:
         if new.type == PROMPT and isinstance(old, Value):
             self.same[new] = self.same.get(old, old)
@@ -127,7 +133,6 @@ class Flow:
         """What the block reads; and when it does so for the last time."""
         last: dict[Value, int] = {}
         for index, op in enumerate(block.ops):
-            self._index[op] = index
             read: set[Value] = set()
             names: set[object] = set()
             if op.name not in _SILENT and op not in self._inlined:
@@ -190,6 +195,12 @@ class Flow:
 
     def _is_scope(self, span: Op) -> bool:
         begin, end = (self.same.get(o, o) for o in span.operands if isinstance(o, Value))
+        block = span.block
+        assert block is not None
+        for heir in self.heirs.get(end, ()):
+            holder = in_block(heir, block)
+            if holder is not None and self._index[holder] < self._index[span]:
+                return False  # the state has gone on since
         at = end
         while at is not begin:
             op = at.op
@@ -222,102 +233,8 @@ def _arms_above(op: Op) -> dict[Op, Block]:
     return found
 
 
-def drop_offsets(program: Program) -> None:
-    """Take out what only numbers the calls behind a branch (Python states count themselves)."""
-    for op in list(program.walk()):
-        if op.attrs.pop("offset", None):
-            *operands, offset = op.operands
-            op.set_operands(operands)
-            _drop_unused(offset)
-
-
-def _drop_unused(operand: Operand) -> None:
-    op = operand.op if isinstance(operand, Value) else None
-    if op is not None and op.name == "prompt.compute" and not op.results[0].uses:
-        operands = op.operands
-        op.erase()
-        for inner in operands:
-            _drop_unused(inner)
-
-
-def canonical_forks(program: Program) -> None:
-    """Write `prompt.concat` as the forks and joins it came from, in place."""
-    concats = [op for op in program.walk() if op.name == "prompt.concat"]
-    done: set[Op] = set()
-    for first in concats:
-        if first in done:
-            continue
-        chain = [first]
-        while True:
-            users = [u for u in chain[-1].results[0].uses if u.name == "prompt.concat"
-                     and u.operands[0] is chain[-1].results[0]
-                     and u.operands[2] is first.operands[2] and u.block is first.block]
-            if len(users) != 1 or len(chain[-1].results[0].uses) != 1:
-                break
-            chain.append(users[0])
-        done.update(chain)
-        _join(chain)
-
-
-def _join(chain: list[Op]) -> None:
-    """Replace concats of one base by a fork of it and a join."""
-    first, last = chain[0], chain[-1]
-    block, (parent, _, base) = first.block, first.operands
-    assert block is not None and isinstance(base, Value)
-    children = [op.operands[1] for op in chain]
-    starts = [_start(child, base) for child in children]
-    known = [s for s in starts if s is not None]
-    if len(set(known)) != len(known):
-        raise IRError("SGLC008", "joined forks that share text cannot be written as Python",
-                      place=first.loc)
-    anchors = [at for s in known if (at := _in_block(s, block)) is not None]
-    anchor = min(anchors, key=block.ops.index, default=first)
-    fork = block.insert_before(anchor, Op(
-        "prompt.fork", (base,), {"size": len(chain)}, [PROMPT] * len(chain), (), anchor.loc))
-    for index, (start, result) in enumerate(zip(starts, fork.results, strict=True)):
-        if start is None:
-            children[index] = result
-        else:
-            for op in start.walk():
-                op.set_operands([result if o is base else o for o in op.operands])
-    join = block.insert_before(last, Op(
-        "prompt.join", (parent, base, *children), {"mode": "concate_and_append"}, (PROMPT,), (),
-        last.loc))
-    last.results[0].replace_by(join.results[0])
-    for op in reversed(chain):
-        op.erase()
-
-
-def _start(child: Operand, base: Value) -> Op | None:
-    """The first op between a fork's base and its end, None if there is none."""
-    at = child
-    start: Op | None = None
-    while at is not base:
-        op = at.op if isinstance(at, Value) else None
-        if op is None or not (op.name in CHAINS or op.name in BRANCHES):
-            raise IRError("SGLC008", "a join of prompts from elsewhere cannot be written as Python",
-                          place=op.loc if op is not None else None)
-        start = op
-        if op.name in BRANCHES:
-            assert isinstance(at, Value)
-            at = _before(op, at)
-        else:
-            at = op.operands[0]
-    return start
-
-
-def _before(branch: Op, result: Value) -> Operand:
-    """The prompt that the first arm of a branch continues."""
-    at = branch.regions[0].ops[-1].operands[result.index]
-    inside = {op for region in branch.regions for op in region.walk()}
-    while isinstance(at, Value) and at.op in inside:
-        op = at.op
-        assert op is not None
-        at = _before(op, at) if op.name in BRANCHES else op.operands[0]
-    return at
-
-
-def _in_block(op: Op, block: Block) -> Op | None:
+def in_block(op: Op, block: Block) -> Op | None:
+    """The op of `block` that is `op` or holds it; None if it lies elsewhere."""
     at: Op | None = op
     while at is not None and at.block is not block:
         parent = at.block.parent if at.block is not None else None

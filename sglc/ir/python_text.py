@@ -15,6 +15,7 @@ BINARY = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", 
           "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%", "pow": "**",
           "concat": "+", "repeat": "*"}
 _CALLS = frozenset({"len", "int", "float", "str", "repr", "bool", "abs"})
+_CONVERSIONS = {"r": "repr", "s": "str", "a": "ascii"}
 _DTYPES = frozenset({"int", "float", "bool", "str"})
 
 
@@ -76,6 +77,8 @@ def compute(op: Op, write: Write) -> Source:
     if fn == "tuple":
         items = ", ".join([a.text for a in args])
         return Source(f"({items},)" if len(args) == 1 else f"({items})")
+    if fn == "set":
+        return Source(f"{{{', '.join([a.text for a in args])}}}" if args else "set()")
     if fn == "dict":
         pairs = zip(args[::2], args[1::2], strict=True)
         return Source("{" + ", ".join([f"{k.text}: {v.text}" for k, v in pairs]) + "}")
@@ -108,6 +111,7 @@ def format_text(parts: Sequence[FormatPart], write: Write,
         operand, conversion, spec = part
         value = write(operand).text
         if re.search(r"""['"{}\\]""", spec):
+            value = f"{_CONVERSIONS[conversion]}({value})" if conversion else value
             value, conversion, spec = f"format({value}, {text_literal(spec)})", "", ""
         if re.search(r"""['\\#\n]|^[{]|:=|lambda""", value):
             value = name(value)

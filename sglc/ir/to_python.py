@@ -11,18 +11,24 @@ Host calls are written as calls by name: what they name is not in the IR.
 
 from __future__ import annotations
 
-import builtins
 import keyword
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
-from sglc.errors import IRError, Place
 from sglc.ir import python_text
 from sglc.ir.clone import clone_module
+from sglc.ir.fork_form import canonical_forks, drop_offsets
 from sglc.ir.module import Block, Lit, Module, Op, Operand, Program, Value
-from sglc.ir.prompt_flow import Flow, canonical_forks, drop_offsets
-from sglc.ir.python_source import Add, Branch, Line, Statement, With, render
+from sglc.ir.prompt_flow import Flow
+from sglc.ir.python_source import Add, Branch, Line, With, render
+from sglc.ir.python_state import (
+    Arm,
+    Group,
+    Names,
+    is_beside,
+    is_item_of_argument,
+    unwritable,
+)
 from sglc.ir.python_text import FormatPart, Source, text_literal
 
 _HEADER = "import sglc as sgl\n"
@@ -31,60 +37,13 @@ _HEADER = "import sglc as sgl\n"
 def to_python(module: Module) -> str:
     """The source of a file that defines the module's programs; IRError SGLC008 for what has no
     form in the language (kv and plan ops, prompts that a branch takes from elsewhere)."""
-    names = _Names()
+    names = Names()
     parts = [_HEADER]
     for program in clone_module(module).programs.values():
         drop_offsets(program)
         canonical_forks(program)
         parts.append(_Writer(program, names.fresh(program.name or "program")).source())
     return "\n\n".join(parts)
-
-
-def unwritable(what: str, place: Place | None) -> IRError:
-    return IRError("SGLC008", f"{what} cannot be written as Python", place=place,
-                   fixes=("write the module as traced: to_python(compiled.stages['traced'])",
-                          "print it as IR instead"))
-
-
-class _Names:
-    """Python names that are not taken."""
-
-    def __init__(self, taken: Iterable[str] = ()) -> None:
-        self.taken = {"sgl", *keyword.kwlist, *keyword.softkwlist, *dir(builtins), *taken}
-
-    def fresh(self, hint: str, first: str = "{}") -> str:
-        base = re.sub(r"\W+", "_", hint) or "x"
-        base = base if base.isidentifier() else f"x_{base}"
-        name, number = first.format(base), 0
-        while name in self.taken or not name.isidentifier():
-            number += 1
-            name = f"{base}_{number}"
-        self.taken.add(name)
-        return name
-
-
-@dataclass(slots=True)
-class _Group:
-    """The states of a fork: `name[i]`, joined into `owner`."""
-
-    name: str
-    owner: str
-    size: int
-
-
-@dataclass(slots=True)
-class _Arm:
-    """An arm of a branch (or the whole body) while it is written.
-
-    holders: for each prompt the state variables that are at it; the first one goes on along the
-    spine.  defined: which value a variable of a state has now.  born: after how many statements a
-    prompt was reached.
-    """
-
-    holders: dict[Value, list[str]]
-    defined: dict[tuple[str, object], Value]
-    born: dict[Value, int] = field(default_factory=dict)
-    statements: list[Statement] = field(default_factory=list)
 
 
 class _Writer:
@@ -98,12 +57,12 @@ class _Writer:
             if not arg.name.isidentifier() or keyword.iskeyword(arg.name):
                 raise unwritable(f"the argument {arg.name!r}", program.loc)
         self.bound = {op.attrs["name"] for op in program.walk() if op.name == "prompt.bind"}
-        self.names = _Names([a.name for a in program.args])
+        self.names = Names([a.name for a in program.args])
         self.state = self.names.fresh("s")
         self.known: dict[Value, Source] = {a: Source(a.name) for a in program.args}
-        self.groups: list[_Group] = []
+        self.groups: list[Group] = []
         self.hosts: dict[str, None] = {}
-        self.at = _Arm({}, {})
+        self.at = Arm({}, {})
 
     def source(self) -> str:
         program = self.program
@@ -153,7 +112,7 @@ class _Writer:
     def local(self, value: Value, source: Source) -> None:
         """A statement that names a value, or only computes it."""
         if not value.uses:
-            if not _is_item_of_argument(value):
+            if not is_item_of_argument(value):
                 self.line(source.text)  # it may raise
             return
         name = self.names.fresh(value.name or "t")
@@ -178,6 +137,8 @@ class _Writer:
             call = (python_text.gen_call(variable, op.attrs) if name == "gen"
                     else python_text.select_call(variable, op, self.write))
             self.define(state, variable, op.results[1], op)
+            key = "None" if variable is None else text_literal(variable)
+            self.known[op.results[2]] = Source(f"{state}.get_meta_info({key})")
             self.at.statements.append(Add(state, call))
         self.reached(op.results[0], state)
 
@@ -205,6 +166,8 @@ class _Writer:
         first = self.at.born.get(begin) if inside and begin is not self.flow.root else 0
         if first is None:
             raise unwritable("a scope that overlaps another one", op.loc)
+        while first < len(self.at.statements) and is_beside(self.at.statements[first], state):
+            first += 1
         value = op.results[0]
         bind = next((u for u in value.uses if u.name == "prompt.bind"), None)
         name = self.names.fresh(value.name or "text") if bind is None else bind.attrs["name"]
@@ -260,7 +223,7 @@ class _Writer:
             self.line(f"{name} = {owner}.fork(1)[0]")
             self.reached(op.results[0], name)
             return
-        group = _Group(self.names.fresh("forks"), owner, size)
+        group = Group(self.names.fresh("forks"), owner, size)
         self.groups.append(group)
         self.line(f"{group.name} = {owner}.fork({size})")
         for i, result in enumerate(op.results):
@@ -333,9 +296,9 @@ class _Writer:
         before = self.at
         results = {r: self.names.fresh(r.name or "x") for r in op.results
                    if r in self.flow.read and r not in self.flow.spine}
-        ends: list[_Arm] = []
+        ends: list[Arm] = []
         for region in op.regions:
-            self.at = _Arm({k: list(v) for k, v in before.holders.items()}, dict(before.defined))
+            self.at = Arm({k: list(v) for k, v in before.holders.items()}, dict(before.defined))
             for arg, value in zip(region.args, op.operands[1:], strict=True):
                 if arg not in self.flow.same:
                     self.known[arg] = self.write(value)
@@ -359,7 +322,7 @@ class _Writer:
             elif result in self.flow.spine:
                 self.reached(result, self.one_state(op, result, ends))
 
-    def one_state(self, op: Op, result: Value, ends: list[_Arm]) -> str:
+    def one_state(self, op: Op, result: Value, ends: list[Arm]) -> str:
         """The state variable that all arms moved along the spine."""
         states = set()
         for region, arm in zip(op.regions, ends, strict=True):
@@ -457,12 +420,3 @@ class _Writer:
         name = self.names.fresh("t")
         self.line(f"{name} = {expression}")
         return name
-
-
-def _is_item_of_argument(operand: Operand) -> bool:
-    """Whether the value is taken out of an argument: the trace relies on it being there."""
-    while isinstance(operand, Value) and operand.op is not None:
-        if operand.op.attrs.get("fn") != "getitem":
-            return False
-        operand = operand.op.operands[0]
-    return isinstance(operand, Value)

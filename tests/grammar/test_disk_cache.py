@@ -65,8 +65,11 @@ def test_without_a_folder() -> None:
 def test_the_environment_says_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SGLC_CACHE", str(tmp_path))
     assert DiskCache.of_environment().folder == tmp_path / "grammar"
-    monkeypatch.setenv("SGLC_CACHE", "off")
+    monkeypatch.setenv("SGLC_GRAMMAR_CACHE", "off")
     assert DiskCache.of_environment().folder is None
+    monkeypatch.setenv("SGLC_GRAMMAR_CACHE", str(tmp_path / "own"))
+    assert DiskCache.of_environment().folder == tmp_path / "own"
+    monkeypatch.delenv("SGLC_GRAMMAR_CACHE")
     monkeypatch.delenv("SGLC_CACHE")
     assert DiskCache.of_environment().folder == Path.home() / ".cache" / "sglc" / "grammar"
 

@@ -25,7 +25,8 @@ NAMED = {
 
 
 def run(names: tuple[str, ...]) -> list[dict[str, Any]]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)]),
+                                "SGLC_GRAMMAR_CACHE": "off"}
     done = subprocess.run([sys.executable, str(HERE / "hostile.py"), *names], check=True,
                           capture_output=True, text=True, env=environment)
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -87,7 +87,8 @@ def test_ebnf_grammar(merged: TableTokenizer) -> None:
 
 
 @pytest.mark.parametrize("pattern", [
-    "abc(d|e)?", r"(?:true|false|tea), [a-f]{2,4}", "[éê漢]+x?", r"Gryffindor|Gryff", "(a|b)*abb"])
+    "abc(d|e)?", r"(?:true|false|tea), [a-f]{2,4}", "[éê漢]+x?", r"Gryffindor|Gryff", "(a|b)*abb",
+    r'\{"a": (?:-?[0-9]{1,3}|null|" x")\}', "x( the| a| 漢){2}"])
 def test_masks_equal_those_of_our_own_automaton(merged: TableTokenizer, pattern: str) -> None:
     """Also where bytes are forced, where llguidance itself allows one token only."""
     ours = grammar.compile(regex=pattern, tokenizer=merged)

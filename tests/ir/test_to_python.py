@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import itertools
+import random
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -13,15 +15,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import sglc
+from sglc import ir
 from sglc.errors import IRError
 from sglc.ir.to_python import to_python
 from sglc.passes import PassManager
+from tests.corpus.test_corpus import PROGRAMS
 from tests.generators import GeneratedProgram, load, programs
 from tests.test_examples import EXAMPLES as EXAMPLE_FILES
 from tests.test_examples import load as load_example
 
 COUNT = itertools.count()
-EXAMPLES = 1000 if settings().max_examples >= 1000 else 40
+EXAMPLES = 1000 if settings().max_examples >= 1000 else 25
 FUNCTIONAL = "functionalize,fold"
 
 
@@ -119,3 +123,80 @@ def test_traced_programs_are_written_exactly(
 def test_forks_are_found_again(generated: GeneratedProgram, model: Any,
                                tmp_path_factory: pytest.TempPathFactory) -> None:
     check(generated, model, tmp_path_factory.getbasetemp(), FUNCTIONAL)
+
+
+def test_the_corpus_can_be_written() -> None:
+    """Also programs that call Python of their own: by name."""
+    rng = random.Random(1)
+    count = 0
+    for spec, _ in PROGRAMS.values():
+        compiled = spec.program.compile(**spec.arguments(rng))
+        if compiled.stages:
+            ast.parse(to_python(compiled.stages["traced"]))
+            count += 1
+    assert count > 80
+
+
+TOOL = '''\
+program @tool(%question: !text) returns ("tool", "word", "z", "x") {  // tool.py:12:1
+  %p0 = prompt.root
+  %p1 = prompt.role_begin %p0 {history = [], role = "user"}
+  %t0 = prompt.format %question {parts = ["About ", [0, "", ""], "."]}
+  %p2 = prompt.append %p1, %t0
+  %p3 = prompt.role_end %p2 {history = [], role = "user"}
+  prompt.message %p1, %p2 {role = "user"}
+  %p4, %tool: !choice<"a", "b">, %s0 = prompt.select %p3, "a", "b" {name = "tool", path = [0]}
+  prompt.bind %tool {name = "tool"}
+  prompt.meta %s0 {name = "tool"}
+  %b0: !bool = prompt.compute %tool, "a" {fn = "eq"}
+  %p5: !prompt = prompt.if %b0 then {
+    %p6, %word: !text, %m0 = prompt.gen %p4 {max_tokens = 4, name = "word", path = [1]}
+    prompt.bind %word {name = "word"}
+    prompt.yield %p6
+  } else {
+    prompt.yield %p4
+  }
+  %p7 = prompt.append %p5, "left "
+  %p8, %x: !text, %m1 = prompt.gen %p7 {name = "x", path = [0, 0, 0]}
+  %p9 = prompt.append %p5, "right"
+  %t1 = prompt.span %p5, %p9
+  prompt.bind %t1 {name = "z"}
+  prompt.bind %x {name = "x"}
+  %p10 = prompt.concat %p9, %p8, %p5
+  prompt.return %p10, %tool
+}
+'''
+
+
+def test_what_is_written() -> None:
+    assert to_python(ir.parse(TOOL)) == '''\
+import sglc as sgl
+
+
+# tool.py:12
+@sgl.program
+def tool(s, question):
+    s += sgl.user(f"About {question}.")
+    s += sgl.select("tool", ["a", "b"])
+    if s["tool"] == "a":
+        s += sgl.gen("word", max_tokens=4)
+    forks = s.fork(1)
+    forks[0] += "left " + sgl.gen("x")
+    with s.var_scope("z"):
+        s += "right"
+    s["x"] = forks[0]["x"]
+    forks.join("concate_and_append")
+    return s["tool"]
+'''
+
+
+@pytest.mark.parametrize(("body", "what"), [
+    ("%p0 = kv.root\n  prompt.return %p0", "kv.root"),
+    ('%p0 = prompt.root\n  %p1 = prompt.append %p0, "a"\n  %p2 = prompt.append %p0, "b"\n'
+     "  %p3 = prompt.join %p1, %p0, %p2 {mode = \"concate_and_append\"}\n  prompt.return %p3",
+     "a join of prompts that are not one fork's"),
+])
+def test_what_cannot_be_written(body: str, what: str) -> None:
+    with pytest.raises(IRError, match=what) as caught:
+        to_python(ir.parse(f"program @f() {{\n  {body}\n}}\n"))
+    assert caught.value.code == "SGLC008"
