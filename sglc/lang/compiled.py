@@ -100,6 +100,9 @@ class VariantCache:
     def broken(self, variant: Variant) -> bool:
         """Whether the variant must run eagerly; says so once, or raises with `fullgraph`."""
         if variant.trace is not None:
+            if self.program.settings.fullgraph and variant.trace.breaks:
+                b = variant.trace.breaks[0]
+                raise TraceError(b.code, b.what, place=b.place, why=b.why, fixes=b.fixes)
             return False
         d = variant.broken
         assert d is not None

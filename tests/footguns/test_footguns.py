@@ -977,3 +977,14 @@ def test_paths_that_no_choice_takes_are_not_explored(model: Any) -> None:
 
     same(returns, model, *((c,) for c in "abcdef"), whole=True)
     assert returns.compile("x").paths == 3
+
+
+def test_fullgraph_refuses_breaks(model: Any) -> None:
+    @sgl.program(fullgraph=True)
+    def p(s: Any) -> None:
+        s += "x" + sgl.gen("a", max_tokens=2, ignore_eos=True)
+        for c in s["a"]:
+            s += c
+
+    with pytest.raises(sgl.SglcError, match="SGLC110"):
+        p.run(backend=model)
