@@ -34,7 +34,7 @@ def code_of(written: str) -> str:
 
 def page(code: str) -> str:
     """The Markdown page of a code of CODES."""
-    return files(__package__).joinpath("pages", f"{code}.md").read_text(encoding="utf-8")
+    return (files(__package__) / "pages" / f"{code}.md").read_text(encoding="utf-8")
 
 
 def blocks(text: str) -> list[Block]:

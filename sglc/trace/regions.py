@@ -92,7 +92,8 @@ class Regions(Computing):
                 fields = [s.fields() for s in self.states]
                 for f in fields:
                     f["count"] = self._count(f)
-                arms.append((segment.builder.block, fields, get(), list(self.reads)))
+                waits = [self._plain(v) for v in self.reads]
+                arms.append((segment.builder.block, fields, get(), waits))
                 self._back(before, locals_before, put)
             merged = self._merge(condition, arms)
         except NotMergeable:
@@ -191,6 +192,15 @@ class Regions(Computing):
             return Merge(states, tuple(map(real, values)), [op.results[i] for i in waits])
 
         return results, build
+
+    def _plain(self, value: Value) -> Value:
+        """A plain value that is there when `value` is: an `if` gives no prompts to wait for."""
+        if value.type == types.PROMPT:
+            return self.emit("prompt.text", (value,), {}, (types.TEXT,)).results[0]
+        if value.type in (types.META, types.SCORES):
+            return self.emit("prompt.compute", (value,), {"fn": "is_none"},
+                             (types.BOOL,)).results[0]
+        return value
 
     def _count(self, fields: dict[str, Any]) -> Operand:
         """How many gens and selects a state has made; to be asked inside the arm."""

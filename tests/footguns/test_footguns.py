@@ -988,3 +988,19 @@ def test_fullgraph_refuses_breaks(model: Any) -> None:
 
     with pytest.raises(sgl.SglcError, match="SGLC110"):
         p.run(backend=model)
+
+
+def test_reads_inside_arms(model: Any) -> None:
+    @sgl.program
+    def p(s: Any, q: Any) -> Any:
+        s += "x" + q + sgl.select("c", ["yes", "no"]) + sgl.gen("v", max_tokens=2)
+        with s.user():
+            if s["c"] == "yes":
+                s += sgl.gen("w", max_tokens=2)
+                t = s.text()
+                s += "a" + str(s.get_meta_info("c") is None)
+                s.sync()
+        s += tool("after")
+        s += sgl.gen("z", max_tokens=2)
+
+    same(p, model, *((c,) for c in "abcdef"), whole=True)
