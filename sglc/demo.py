@@ -64,7 +64,7 @@ def main(output: str | Path = "sglc-demo.svg") -> int:
         print(f"{DEFAULT_MODEL.title}, opened in {time.perf_counter() - started:.1f} s\n")
         compiled = compile_program(travel_guide, (), ASKED, engine, 2, measure=True)
         print("What the compiler did\n")
-        print(compiled.explain())
+        print(compiled.explain().short())
         state, first = measured("compiled, radix cache on", engine, "compiled")
         print("\nWhat the program said\n")
         show(state)

@@ -190,6 +190,14 @@ def test_arguments(sglc: Callable[..., tuple[int, str, str]]) -> None:
         assert code == 1 and err.startswith("SGLC001")
 
 
+def test_assumed_lengths(sglc: Callable[..., tuple[int, str, str]]) -> None:
+    _, out, _ = sglc("compile", "prog.py:tips", "--len", "topics=5", "--len", "n=0")
+    assert "assumed  len(topics)=5" in out and "assumed  n=0" in out and "5 model calls" in out
+    for bad in ("topics", "topics=x", "topics=-1", "nothing=2"):
+        code, _, err = sglc("compile", "prog.py:tips", "--len", bad)
+        assert code == 1 and err.startswith("SGLC001")
+
+
 def test_what_passes_do(sglc: Callable[..., tuple[int, str, str]]) -> None:
     _, out, _ = sglc("compile", "prog.py:answer", "--print-after-all", "--no-loc")
     assert out.count("// ----- after") == 10

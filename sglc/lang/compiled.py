@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sglc.config import RunOptions
 from sglc.errors import Diagnostic, SglcWarning, TraceError
@@ -27,6 +27,9 @@ from sglc.trace.breaks import GraphBreak
 from sglc.trace.guards import MISSING, shape, snapshot
 from sglc.trace.tracer import Trace, Tracer
 
+if TYPE_CHECKING:
+    from sglc.lang.summary import Explanation
+
 MAX_VARIANTS = 64  # of one shape of arguments; more run in the eager interpreter
 MAX_TAILS = 256  # continuations kept for one variant
 
@@ -41,6 +44,7 @@ class Lowered:
     prompt: Module
     records: list[PassRecord]
     code: PlanCode
+    context: PassContext
 
 
 @dataclass(slots=True, eq=False)
@@ -306,13 +310,14 @@ def arguments(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trace_variant(program: Any, values: Mapping[str, Any], events: Sequence[Any] = (),
-                  known: Sequence[Any] = ()) -> Variant:
+                  known: Sequence[Any] = (),
+                  lengths: Mapping[str, int] | None = None) -> Variant:
     """Trace the program for these arguments; giving up is a variant too.
 
     events: the outcomes of the first events of the path, to trace on after a break; known: the
     outside facts of the trace that broke.
     """
-    tracer = Tracer(program.fn, values, events, known)
+    tracer = Tracer(program.fn, values, events, known, lengths)
     try:
         trace = tracer.trace()
     except GraphBreak as e:
@@ -344,7 +349,8 @@ def lower(module: Module, context: PassContext, level: int, *,
     prompt, kv, plan = modules
     program = next(iter(plan.programs.values()))
     assert context.tokenizer is not None
-    return Lowered(module, kv, plan, prompt, records, compile_plan(program, context.tokenizer))
+    return Lowered(module, kv, plan, prompt, records, compile_plan(program, context.tokenizer),
+                   context)
 
 
 class Compiled:
@@ -390,14 +396,20 @@ class Compiled:
         """What each pass did."""
         return [] if self._lowered is None else list(self._lowered.records)
 
-    def explain(self) -> str:
-        """What was captured, what was not and why, and what the passes did."""
-        from sglc.lang.summary import summary
+    @property
+    def context(self) -> PassContext | None:
+        """What the passes knew: tokenizer, template, rows."""
+        return None if self._lowered is None else self._lowered.context
 
-        return summary(self)
+    def explain(self) -> Explanation:
+        """What was captured, what was not and why, what the passes did, and what they could not
+        do; `str` is the text."""
+        from sglc.lang.summary import explanation
+
+        return explanation(self)
 
     def __str__(self) -> str:
-        return self.explain()
+        return self.explain().short()
 
     def run(self, *args: Any, **kwargs: Any) -> ProgramState:
         """The program's `run`."""
@@ -409,8 +421,12 @@ class Compiled:
 
 
 def compile_program(program: Any, args: tuple, kwargs: Mapping[str, Any], backend: Any,
-                    level: int, **manager: Any) -> Compiled:
-    """Compile for given arguments, or with unknown ones where none are given."""
+                    level: int, lengths: Mapping[str, int] | None = None,
+                    **manager: Any) -> Compiled:
+    """Compile for given arguments, or with unknown ones where none are given.
+
+    lengths: the lengths and counts to assume for unknown arguments, by name (2 for others).
+    """
     signature: CallSignature = program.signature
     values, sampling, _ = signature.split(kwargs, batch=False)
     from sglc.lang.calling import run_options
@@ -421,7 +437,7 @@ def compile_program(program: Any, args: tuple, kwargs: Mapping[str, Any], backen
         variant = program.compiler().variant(bound)
     else:
         bound = unknown_arguments(signature)
-        variant = trace_variant(program, bound)
+        variant = trace_variant(program, bound, lengths=lengths)
     if variant.trace is None:
         if program.settings.fullgraph:
             program.compiler().broken(variant)

@@ -308,8 +308,10 @@ class Computing(OutsideReads):
             yield item
 
     def _assume(self, recipe: Recipe) -> int:
-        self.assumed[describe(recipe)] = ASSUMED_COUNT
-        return ASSUMED_COUNT
+        what = describe(recipe)
+        name = what[4:-1] if what.startswith("len(") else what
+        count = self.assumed[what] = self.lengths.get(name, ASSUMED_COUNT)
+        return count
 
 
 _RESULTS = {"as_text": types.TEXT, "format": types.TEXT, "str": types.TEXT, "repr": types.TEXT,

@@ -5,6 +5,7 @@ It knows values only as operands; what they mean is in `outside.py` and `computi
 
 from __future__ import annotations
 
+import linecache
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -55,6 +56,7 @@ class Recording:
         self.guards: dict[Guard, None] = {}
         self.outside: dict[str, OutsideGuard] = {}
         self.assumed: dict[str, int] = {}
+        self.lengths: Mapping[str, int] = {}  # what to assume, by argument
         self.names: dict[str | None, None] = {}  # observable variables, in order
         self.frozen_globals: dict[int, Any] = {}
 
@@ -79,8 +81,11 @@ class Recording:
                     spots = code.co_positions() if hasattr(code, "co_positions") else ()
                     columns = self.columns[code] = [(p[2] or 0) + 1 for p in spots]
                 at = frame.f_lasti // 2
-                return Place(code.co_filename, frame.f_lineno,
-                             columns[at] if at < len(columns) else 1)
+                column = columns[at] if at < len(columns) else 1
+                line = linecache.getline(code.co_filename, frame.f_lineno)
+                if not line.isascii():  # Python counts bytes
+                    column = len(line.encode()[: column - 1].decode("utf-8", "replace")) + 1
+                return Place(code.co_filename, frame.f_lineno, column)
             frame = frame.f_back  # type: ignore[assignment]
         return None
 

@@ -19,6 +19,7 @@ from sglc.trace.explore import Segment
 from sglc.trace.symbols import Partial, Sym
 
 UNBOUND = object()  # the value of a local that is not bound
+KEEP = object()  # of one that no arm assigns: its objects are those of the run
 
 
 @dataclass(slots=True)
@@ -62,7 +63,8 @@ class Regions(Computing):
         recorder.events = event + 1
         for state, fields in zip(self.states, merge.states, strict=True):
             state.restore(fields)
-        put(merge.locals)
+        put(tuple(now if new is KEEP else new
+                  for now, new in zip(get(), merge.locals, strict=True)))
         for value in merge.reads:
             self.reads[value] = None
         return True
@@ -95,7 +97,7 @@ class Regions(Computing):
                 waits = [self._plain(v) for v in self.reads]
                 arms.append((segment.builder.block, fields, get(), waits))
                 self._back(before, locals_before, put)
-            merged = self._merge(condition, arms)
+            merged = self._merge(locals_before, arms)
         except NotMergeable:
             merged = None
             del self.states[len(before):]
@@ -127,7 +129,7 @@ class Regions(Computing):
             state.restore(f)
         put(values)
 
-    def _merge(self, condition: Sym, arms: Sequence[Any]) -> Any:
+    def _merge(self, before: Sequence[Any], arms: Sequence[Any]) -> Any:
         """The results of the `if` as (type, then, else), and what makes the Merge of its op."""
         (_, then_states, then_locals, then_reads), (_, else_states, else_locals, else_reads) = arms
         results: list[tuple[types.Type, Operand, Operand]] = []
@@ -169,7 +171,9 @@ class Regions(Computing):
                 for k in {**a["variables"], **b["variables"]}}
             plan["metas"] = {k: m for k, m in a["metas"].items() if b["metas"].get(k) is m}
             plans.append(plan)
-        values = tuple(map(value, then_locals, else_locals))
+        values = tuple(
+            KEEP if a is old and b is old else value(a, b) if _plain_value(a) else _no_merge()
+            for old, a, b in zip(before, then_locals, else_locals, strict=True))
         waits = []
         for i in range(max(len(then_reads), len(else_reads))):
             pair = [r[i] if i < len(r) else Lit(None) for r in (then_reads, else_reads)]
@@ -210,6 +214,15 @@ class Regions(Computing):
             return fields["offset"]  # type: ignore[no-any-return]
         return self.emit("prompt.compute", (fields["offset"], Lit(fields["calls"])),
                          {"fn": "add"}, (types.INT,)).results[0]
+
+
+def _plain_value(value: Any) -> bool:
+    """Whether a local can be given to a later run of the body as it is."""
+    return value is UNBOUND or isinstance(value, (Sym, Partial, str, int, float, type(None)))
+
+
+def _no_merge() -> Any:
+    raise NotMergeable
 
 
 @dataclass(frozen=True, slots=True)

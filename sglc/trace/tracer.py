@@ -51,15 +51,17 @@ class Tracer:
 
     arguments: parameter name (a `*args` parameter as "*name") -> example value, or MISSING.
     given: the outcomes of the path's first events, to trace on after a break; known: what the
-    trace before had read from outside.
+    trace before had read from outside; lengths: what to assume for arguments that are MISSING.
     """
 
     def __init__(self, fn: Any, arguments: Mapping[str, Any], given: Sequence[Any] = (),
-                 known: Sequence[OutsideGuard] = ()) -> None:
+                 known: Sequence[OutsideGuard] = (),
+                 lengths: Mapping[str, int] | None = None) -> None:
         self.fn = fn
         self.known = {g.name: g for g in known}
         self.arguments = arguments
         self.given = given
+        self.lengths = lengths or {}
         self._rewritten: dict[FunctionType, FunctionType] = {}
         self._depth = 0
         self._calls: list[int] = []  # nested program calls of each open frame
@@ -82,6 +84,7 @@ class Tracer:
                                         for name, v in self.arguments.items()], loc=place)
         recorder = Recorder(Builder(program.body), self.given)
         self.session = session = Session(recorder, place.file, self.known)
+        session.lengths = self.lengths
         while not recorder.complete:
             session.restart()
             recorder.finish(self._one_path(program))

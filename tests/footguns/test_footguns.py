@@ -205,7 +205,7 @@ def test_what_runs_eagerly_is_loud(model: Any) -> None:
     full = sgl.program(p.fn, fullgraph=True)
     with pytest.raises(sgl.SglcError, match="SGLC111"):
         full.run(backend=model)
-    assert p.compile().graph_breaks == 1 and "SGLC111" in p.compile().explain()
+    assert p.compile().graph_breaks == 1 and "SGLC111" in str(p.compile().explain())
 
 
 def test_globals_are_guarded(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1004,3 +1004,20 @@ def test_reads_inside_arms(model: Any) -> None:
         s += sgl.gen("z", max_tokens=2)
 
     same(p, model, *((c,) for c in "abcdef"), whole=True)
+
+
+def test_a_merged_branch_before_an_explored_one(model: Any) -> None:
+    @sgl.program
+    def p(s: Any, q: Any) -> Any:
+        s += "Q" + q + sgl.select("c", ["a", "b"])
+        kept = s
+        if s["c"] == "a":
+            s += sgl.select("d", ["p", "q"])
+        if s["c"] == "a":
+            s += sgl.assistant(q)
+            with s.var_scope("z"):
+                s += sgl.select("e", ["A" + s["c"], "B"])
+        kept += sgl.gen("end", max_tokens=2, temperature=1.0)
+        return s.text()
+
+    same(p, model, *((c,) for c in "abcdefgh"), whole=True)
