@@ -77,7 +77,7 @@ class Computing(OutsideReads):
         if test is None:
             return None
         choice, text, equal = test
-        left = {t for t in choice.type.args} - self.excluded.get(choice.operand, frozenset())
+        left = set(choice.type.args) - self.excluded.get(choice.operand, frozenset())
         if text not in left:
             return not equal
         return equal if len(left) == 1 else None
