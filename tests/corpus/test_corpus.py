@@ -33,8 +33,6 @@ SEED = 5
 NOT_YET: dict[str, str] = {
     "best_candidate": "SGLC113",  # a list of the body's own is handed over
 }
-# Programs that are wrong today, and how.
-WRONG: dict[str, str] = {}
 
 MODULES = {p.stem: importlib.import_module(f"tests.corpus.{p.stem}")
            for p in sorted(Path(__file__).parent.glob("*.py"))
@@ -43,8 +41,7 @@ PROGRAMS: dict[str, tuple[Spec, list[Any]]] = {
     spec.program.name: (spec, module.CALLS)
     for module in MODULES.values() for spec in module.SPECS}
 
-NAMES = [pytest.param(name, marks=pytest.mark.xfail(reason=WRONG[name])) if name in WRONG else name
-         for name in sorted(PROGRAMS)]
+NAMES = sorted(PROGRAMS)
 EXPECTATION = re.compile(r"# expect: (SGLC\d{3})")
 
 
