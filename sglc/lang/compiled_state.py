@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sglc.lang.cells import Cell, Sink
-from sglc.lang.eager import EagerState
+from sglc.lang.eager import AFTERWARDS, EagerState
 from sglc.lang.expressions import RoleTracker
 from sglc.lang.state import ProgramState, unknown_variable
 from sglc.lang.strand import Run, Strand
@@ -130,7 +130,7 @@ class CompiledState(ProgramState):
             run = Run(job.target, job.options, job.seed, instance.row)
             strand = Strand(run, instance.result[0])
             strand.messages = self.messages()
-            later = EagerState(run, (-1,), strand,
+            later = EagerState(run, AFTERWARDS, strand,
                                roles=RoleTracker(tuple(m["role"] for m in strand.messages)))
             for name, value in instance.values.items():
                 cell = Cell(run.condition)

@@ -27,6 +27,8 @@ from sglc.lang.state import ProgramState, unknown_variable
 from sglc.lang.strand import Run, Strand
 from sglc.tokens.prompt import Prompt
 
+AFTERWARDS = (-1,)  # the path of what is appended to a state after its run
+
 
 class EagerState(PromptSurface, ProgramState):
     """A prompt and its variables.  Appending never waits for the model; reading does."""
@@ -59,6 +61,11 @@ class EagerState(PromptSurface, ProgramState):
             self._body.wait()
             self._raise_body_error()
         return self._returned
+
+    def go_on(self) -> None:
+        """The body is through: what is appended from now on has sampling paths of its own,
+        which a compiled run's state can know too."""
+        self._path, self._calls, self._forks = AFTERWARDS, 0, 0
 
     # -- building -------------------------------------------------------------------------
     def _add(self, part: Any) -> None:

@@ -47,6 +47,7 @@ def start(signature: CallSignature, values: dict[str, Any], target: Any, options
     if not stream:
         state = EagerState(run)
         execute(signature, state, values)
+        state.go_on()
         return state
     run.stream = Sink(run.condition)
     state = EagerState(run)
@@ -55,6 +56,7 @@ def start(signature: CallSignature, values: dict[str, Any], target: Any, options
     def body() -> None:
         try:
             execute(signature, state, values)
+            state.go_on()
         except BaseException as e:
             state._body_error = e
         finally:
@@ -119,6 +121,7 @@ def run_batch(signature: CallSignature, rows: list[dict[str, Any]], target: Any,
             return
         try:
             execute(signature, state, rows[i])
+            state.go_on()
             state.sync()
             finished.add(i)
         except BaseException as e:

@@ -279,3 +279,17 @@ def test_async_bodies_run(model: Any, mode: str) -> None:
 
     assert asyncio.run(inside()) == state.text()
     assert program.compile("q").graph_breaks == 1
+
+
+def test_going_on_is_the_same_in_both_modes(model: Any) -> None:
+    texts = []
+    for mode in MODES:
+        state = two.run("x", backend=model, mode=mode, seed=5)
+        state += " more" + sgl.gen("c", max_tokens=9, ignore_eos=True, temperature=1.0)
+        forks = state.fork(2)
+        forks += sgl.gen("d", max_tokens=5, ignore_eos=True, temperature=1.0)
+        forks.join()
+        row = two.run_batch([("y",), ("z",)], backend=model, mode=mode, seed=5)[1]
+        row += sgl.gen("c", max_tokens=9, ignore_eos=True, temperature=1.0)
+        texts.append((state.text(), state["d"], row.text()))
+    assert texts[0] == texts[1]

