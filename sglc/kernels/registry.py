@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from sglc.errors import ModelError
@@ -17,6 +18,9 @@ from sglc.errors import ModelError
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from sglc.kernels.advance import DecodeRows
+    from sglc.kernels.row_masks import MaskRows
 
 # operation -> {backend: implementation}, best first; "torch" is the reference and always there.
 IMPLEMENTATIONS: dict[str, dict[str, str]] = {
@@ -30,6 +34,18 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "store_kv": {"torch": "sglc.kernels.store_kv:store_kv_torch"},
     "attention": {"torch": "sglc.kernels.attention:attention_torch"},
     "silu_mul": {"torch": "sglc.kernels.silu_mul:silu_mul_torch"},
+}
+
+# The same for a GPU, where operations are wider so that fewer kernels run.
+DEVICE_IMPLEMENTATIONS: dict[str, dict[str, str]] = {
+    "pack": {"triton": "sglc.kernels.fused_linear_triton:pack_triton",
+             "torch": "sglc.kernels.linear:pack_torch"},
+    **{op: {"triton": f"sglc.kernels.{op}_triton:{op}_triton",
+            "torch": f"sglc.kernels.{op}:{op}_torch"}
+       for op in ("fused_linear", "rms_norm", "silu_mul", "embed", "rope_store", "few_logits",
+                  "row_masks", "sample", "logprobs", "advance")},
+    "add_rms_norm": {"triton": "sglc.kernels.rms_norm_triton:add_rms_norm_triton",
+                     "torch": "sglc.kernels.rms_norm:add_rms_norm_torch"},
 }
 
 # backend -> a function of the weights' type that says whether it works here.
@@ -46,8 +62,30 @@ class Kernels:
     rope_angles: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     rope: Callable[[Tensor, Tensor, Tensor], Tensor]
     store_kv: Callable[[Tensor, Tensor, Tensor, Tensor], None]
-    attention: Callable[[Tensor, Tensor, Tensor | None, bool], Tensor]
+    attention: Callable[..., Tensor]
     silu_mul: Callable[[Tensor], Tensor]
+    backends: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceKernels:
+    """One implementation of each operation of a GPU step but attention.
+
+    The signature of each is that of its reference, `sglc.kernels.<operation>`.
+    """
+
+    pack: Callable[[Tensor], Any]
+    fused_linear: Callable[..., Tensor]
+    rms_norm: Callable[[Tensor, Tensor, float], Tensor]
+    add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], Tensor]
+    silu_mul: Callable[[Tensor], Tensor]
+    embed: Callable[..., Tensor]
+    rope_store: Callable[..., Tensor]
+    few_logits: Callable[[Tensor, Tensor, Tensor], Tensor]
+    row_masks: Callable[[MaskRows], Tensor]
+    sample: Callable[..., Tensor]
+    logprobs: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    advance: Callable[[DecodeRows, Tensor], None]
     backends: tuple[tuple[str, str], ...]
 
 
@@ -72,3 +110,26 @@ def resolve(choice: str, dtype: torch.dtype) -> Kernels:
               for op, by_backend in IMPLEMENTATIONS.items()}
     return Kernels(**{op: load_function(IMPLEMENTATIONS[op][b]) for op, b in chosen.items()},
                    backends=tuple(chosen.items()))
+
+
+def resolve_device(choice: str) -> DeviceKernels:
+    """The kernels for a GPU.
+
+    choice: "auto" takes Triton's where it is installed, "triton" insists on it, "torch" takes the
+    references; "flashinfer" insists on that package and takes Triton's for what it lacks.
+    Raises ModelError (SGLC504) for any other choice, and where the package is not installed.
+    """
+    if choice not in ("auto", "torch", "triton", "flashinfer"):
+        raise ModelError("SGLC504", f"unknown kernels {choice!r}",
+                         fixes=('use "auto", "torch", "triton" or "flashinfer"',))
+    if choice in ("triton", "flashinfer") and find_spec(choice) is None:
+        raise ModelError("SGLC504", f"the package {choice} is not installed",
+                         fixes=('use "auto", or install it',))
+    usable = {"torch"}
+    if choice != "torch" and find_spec("triton") is not None:
+        usable |= {"triton", choice}
+    chosen = {op: next(b for b in by_backend if b in usable)
+              for op, by_backend in DEVICE_IMPLEMENTATIONS.items()}
+    return DeviceKernels(
+        **{op: load_function(DEVICE_IMPLEMENTATIONS[op][b]) for op, b in chosen.items()},
+        backends=tuple(chosen.items()))

@@ -1,0 +1,271 @@
+"""Attention by work list against the float32 reference: interpreted on the CPU, or on the GPU.
+
+Without a GPU the shapes are tiny; with one, tests marked `gpu` use those of real models.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sglc.kernels.attention_shape import Grid, Limits, Shape, Units
+from sglc.kernels.attention_units import plan_units, shared_runs
+from sglc.kernels.paged_attention import Rows, paged_attention_torch
+from sglc.kernels.prefix_tree import find_shared
+from tests.kernels.trees import random_tree
+
+pytest.importorskip("triton")
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+TINY = Shape(4, 2, 16, (16, 16, 32), 16, (8, 8, 4), 24)
+ERROR = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
+
+
+def attention(shape: Shape, limits: Limits, dtype: torch.dtype) -> Any:
+    from sglc.kernels.unit_attention import Launch, Tuning, UnitAttention, tuning
+
+    tune = (Tuning((Launch(16, 4, 1),) * 3, False, dtype is not torch.float32)
+            if shape.step == 16 else tuning(dtype, DEVICE))
+    return UnitAttention(shape, limits, dtype, DEVICE, tune)
+
+
+def normal(seed: int, *size: int) -> torch.Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+
+
+def ragged(rng: np.random.Generator, sizes: list[tuple[int, int]]) -> tuple[Rows, np.ndarray, int]:
+    """Rows of (new tokens, keys before them) with slots of their own, partly in runs."""
+    tokens = [n for n, _ in sizes]
+    lengths = [n + before for n, before in sizes]
+    slots = rng.permutation(sum(lengths) + 5)[:sum(lengths)]
+    slots[:lengths[0]].sort()
+    ends = np.cumsum(tokens)
+    rows = Rows.of((ends - tokens).tolist(), tokens, lengths,
+                   np.cumsum([0, *lengths[:-1]]).tolist())
+    return rows, slots.astype(np.int32), sum(lengths) + 5
+
+
+def run(shape: Shape, rows: Rows, table: np.ndarray, slots: int, units: Units, limits: Limits,
+        dtype: torch.dtype, seed: int, launch_all: bool = False) -> torch.Tensor:
+    """Run the kernels on fresh inputs, compare with the reference, and return the output.
+
+    Slots that no row reads hold NaN, and so does the output beforehand.
+    """
+    q = normal(seed, rows.total, shape.heads, shape.dim).to(dtype).to(DEVICE)
+    pool = torch.full((slots, 2, shape.kv_heads, shape.dim), float("nan"))
+    used = torch.from_numpy(np.unique(np.concatenate(
+        [table[o:o + n] for o, n in zip(rows.offsets, rows.lengths, strict=True)])))
+    pool[used.long()] = normal(seed + 1, len(used), 2, shape.kv_heads, shape.dim)
+    pool = pool.to(dtype).to(DEVICE)
+    where = torch.from_numpy(table).to(DEVICE)
+    attend = attention(shape, limits, dtype)
+    attend._partial.fill_(float("nan"))
+    attend._sums.fill_(float("nan"))
+    attend.load(units)
+    out: torch.Tensor = attend(q, pool, where, torch.full_like(q, float("nan")),
+                               None if launch_all else units.grid)
+    expected = paged_attention_torch(q, pool, where, rows)
+    assert not out.isnan().any()
+    worst = float((out.float() - expected).abs().max() / expected.abs().max())
+    assert worst <= ERROR[dtype], worst
+    return out
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_random_trees(seed: int, launch_all: bool) -> None:
+    tree = random_tree(seed, leaves=5, longest=24, most_new=20)
+    units = plan_units(tree.rows, find_shared(tree.rows, tree.table), TINY)
+    need = units.grid  # a graph has room for more
+    limits = Limits(Grid(need.narrow + 2, need.middle + 1, need.wide + 1, tree.rows.total + 3),
+                    len(units.token) + 5, units.parts + 1)
+    run(TINY, tree.rows, tree.table, tree.slots, units, limits, torch.float32, seed % 1000,
+        launch_all)
+
+
+# Triton's interpreter has no product of bfloat16.
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16,
+                                   *([torch.bfloat16] if DEVICE == "cuda" else [])], ids=str)
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(4, 1, 24), (3, 3, 16), (6, 2, 16)])
+def test_shapes_and_types(heads: int, kv_heads: int, dim: int, dtype: torch.dtype) -> None:
+    shape = Shape(heads, kv_heads, dim, (16, 16, 32), 16, (2, 2, 2))
+    rows, table, slots = ragged(np.random.default_rng(dim), [(1, 20), (1, 0), (2, 33), (11, 4)])
+    units = plan_units(rows, (), shape)
+    run(shape, rows, table, slots, units, Limits.for_tokens(15, shape), dtype, 0)
+
+
+def test_splits_are_merged() -> None:
+    shape = Shape(4, 2, 16, (16, 16, 32), 16, (64, 64, 64))
+    rows, table, slots = ragged(np.random.default_rng(0), [(1, 700), (20, 300)])
+    units = plan_units(rows, (), shape)
+    assert units.parts > 22 and units.grid.narrow > 2 and units.grid.wide > 2
+    run(shape, rows, table, slots, units, Limits.for_tokens(64, shape), torch.float32, 0)
+
+
+def test_short_rows_are_packed() -> None:
+    """Up to four rows a unit, and rows that are split or have several tokens beside them."""
+    shape = Shape(4, 2, 16, (16, 16, 32), 16, (8, 8, 8))
+    rng = np.random.default_rng(1)
+    sizes = [(1, int(n)) for n in rng.integers(0, 90, 15)] + [(2, 30), (1, 900)]
+    rows, table, slots = ragged(rng, sizes)
+    units = plan_units(rows, (), shape)
+    held = units.by_class[0][:, 1]
+    assert held.max() == 4 and len(held) < 12 and units.parts > 0
+    run(shape, rows, table, slots, units, Limits.for_tokens(20, shape), torch.float32, 0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_a_plan_covers_every_pair_once(seed: int) -> None:
+    """What the kernels would compute: each query sees each of its keys in exactly one unit."""
+    tree = random_tree(seed, leaves=8, longest=90, most_new=40)
+    rows, table = tree.rows, tree.table
+    for units in (plan_units(rows, find_shared(rows, table), TINY), plan_units(rows, (), TINY),
+                  plan_units(rows, (), TINY, chunk=32)):
+        seen: dict[int, list[int]] = {t: [] for t in range(rows.total)}
+        written: dict[int, list[int]] = {t: [] for t in range(rows.total)}
+        for u, holds in [(u, holds) for found, holds in zip(units.by_class, TINY.tiles,
+                                                            strict=True) for u in found.tolist()]:
+            first, count, key, keys, begin, free, piece = u[:7]
+            assert 0 < count <= holds // TINY.group and keys > 0 and free <= keys
+            ends = [*(e for e in u[11::2] if e < keys), keys]  # of the keys of packed rows
+            shifts = u[8:8 + 2 * len(ends):2]
+            places = [j + shifts[sum(j >= e for e in ends)] for j in range(keys)]
+            for i, e in enumerate(range(first, first + count)):
+                high = int(units.high[e]) - begin
+                low = ends[i - 1] if i and len(ends) > 1 else 0
+                assert free <= max(high, 0)
+                token = int(units.token[e])
+                seen[token] += [int(table[key + p]) for p in places[low:max(high, 0)]]
+                at = int(units.part[e])
+                written[token].append(at + piece if at >= 0 else -1)
+        for r in range(len(rows.starts)):
+            start, n = int(rows.starts[r]), int(rows.tokens[r])
+            offset, length = int(rows.offsets[r]), int(rows.lengths[r])
+            for i in range(n):
+                token = start + i
+                assert sorted(seen[token]) == sorted(
+                    table[offset:offset + length - n + i + 1].tolist())
+                parts = range(int(units.pointers[token]), int(units.pointers[token + 1]))
+                assert sorted(written[token]) == (list(parts) or [-1])
+
+
+def test_only_rows_of_few_tokens_share() -> None:
+    prefix, rows = 300, 17
+    tokens = [1] * (rows - 1) + [30]
+    lengths = [prefix + n for n in tokens]
+    contexts = [[*range(prefix), *range(1000 * (r + 1), 1000 * (r + 1) + n)]
+                for r, n in enumerate(tokens)]
+    table = np.concatenate(contexts).astype(np.int32)
+    ends, offsets = np.cumsum(tokens), np.cumsum([0, *lengths[:-1]])
+    step = Rows.of((ends - tokens).tolist(), tokens, lengths, offsets.tolist())
+    shape = Shape(32, 8, 128)
+    (run,) = shared_runs(step, table, shape)
+    assert (run.begin, run.end) == (0, prefix) and set(run.rows.tolist()) == set(range(rows - 1))
+    reads = [u[:, 3].sum() for u in plan_units(step, [run], shape).by_class]
+    assert sum(reads) == prefix + (rows - 1) + lengths[-1]
+    assert shared_runs(Rows(step.starts[:5], step.tokens[:5], step.lengths[:5],
+                            step.offsets[:5]), table, shape) == []  # saves too little
+
+
+def test_limits() -> None:
+    tree = random_tree(11, leaves=8, longest=60)
+    rows, table = tree.rows, tree.table
+    n = rows.total
+    least = Limits(Grid(n, n, n, n), n, 1)
+    units = plan_units(rows, find_shared(rows, table), TINY, least)
+    assert units.fits(least) and units.parts == 0
+    with pytest.raises(ValueError, match="do not fit"):
+        plan_units(rows, (), TINY, Limits(Grid(0, 0, 0, n), 0, 0))
+    wide = Limits.for_tokens(512, TINY)
+    assert plan_units(rows, (), TINY, wide).fits(wide)
+
+
+def test_fixed_chunks_do_not_depend_on_the_batch() -> None:
+    """Prefill at once, in pieces, and beside other rows: the same bits."""
+    rng = np.random.default_rng(3)
+    n = 50
+    slots = rng.permutation(200).astype(np.int32)
+    table = torch.from_numpy(slots).to(DEVICE)
+    q = normal(0, n, 4, 16).to(DEVICE)
+    pool = normal(1, 200, 2, 2, 16).to(DEVICE)
+
+    def attend(rows: Rows, queries: torch.Tensor) -> torch.Tensor:
+        units = plan_units(rows, (), TINY, chunk=32)
+        kernel = attention(TINY, Limits(Grid(0, 200, 0, len(queries)), 400, 400), torch.float32)
+        kernel.load(units)
+        out: torch.Tensor = kernel(queries, pool, table, torch.empty_like(queries), units.grid)
+        return out
+
+    whole = attend(Rows.of([0], [n], [n], [0]), q)
+    other = normal(2, 3, 4, 16).to(DEVICE)
+    for a, b in ((0, 7), (7, 8), (8, 41), (41, 50)):
+        rows = Rows.of([0, 3], [3, b - a], [90, b], [60, 0])
+        got = attend(rows, torch.cat((other, q[a:b])))[3:]
+        if DEVICE == "cuda":
+            assert torch.equal(got, whole[a:b])
+        else:  # numpy's product of a row depends on which row of the matrix it is
+            torch.testing.assert_close(got, whole[a:b], rtol=0, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("heads", "kv_heads", "dim", "dtype"), [
+    (32, 8, 128, torch.bfloat16), (9, 3, 64, torch.bfloat16), (32, 32, 80, torch.bfloat16),
+    (16, 4, 96, torch.bfloat16), (28, 4, 128, torch.bfloat16), (32, 8, 128, torch.float16),
+    (9, 3, 64, torch.float32), (16, 4, 128, torch.float32)])
+def test_real_sizes(heads: int, kv_heads: int, dim: int, dtype: torch.dtype) -> None:
+    from sglc.kernels.unit_attention import default_shape
+
+    shape = default_shape(heads, kv_heads, dim, dtype)
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        sizes = [(int(rng.choice([1, 1, 1, 5, 17, 200])), int(rng.integers(0, 3000)))
+                 for _ in range(24)]
+        rows, table, slots = ragged(rng, sizes)
+        limits = Limits.for_tokens(rows.total, shape)
+        units = plan_units(rows, (), shape, limits)
+        run(shape, rows, table, slots, units, limits, dtype, seed)
+        tree = random_tree(seed, leaves=60, longest=400, depth=5, most_new=30)
+        limits = Limits.for_tokens(tree.rows.total, shape)
+        runs = find_shared(tree.rows, tree.table)
+        units = plan_units(tree.rows, runs, shape, limits)
+        run(shape, tree.rows, tree.table, tree.slots, units, limits, dtype, seed, True)
+
+
+@pytest.mark.gpu
+def test_one_graph_for_every_work_list() -> None:
+    from sglc.kernels.unit_attention import default_shape
+
+    shape = default_shape(32, 8, 128, torch.bfloat16)
+    limits = Limits.for_tokens(256, shape)
+    attend = attention(shape, limits, torch.bfloat16)
+    q = torch.empty(256, 32, 128, dtype=torch.bfloat16, device="cuda")
+    out = torch.empty_like(q)
+    pool = torch.randn(9000, 2, 8, 128, device="cuda").bfloat16()
+    table = torch.zeros(100_000, dtype=torch.int32, device="cuda")
+    attend(q, pool, table, out)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        attend(q, pool, table, out)
+    compared = 0
+    for seed in range(8):
+        tree = random_tree(seed, leaves=50, longest=300, depth=4, most_new=8)
+        total = tree.rows.total
+        if total > 256:
+            continue
+        q.normal_()
+        out.fill_(float("nan"))
+        table[:len(tree.table)] = torch.from_numpy(tree.table % 9000)
+        runs = shared_runs(tree.rows, tree.table, shape)
+        attend.load(plan_units(tree.rows, runs, shape, limits))
+        graph.replay()
+        compared += 1
+        expected = paged_attention_torch(q, pool, table, tree.rows)[:total]
+        worst = (out[:total].float() - expected).abs().max() / expected.abs().max()
+        assert float(worst) <= ERROR[torch.bfloat16]
+    assert compared > 3
