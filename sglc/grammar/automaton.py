@@ -131,6 +131,27 @@ class Automaton:
             out.append(chr(lasts[atom]))
         return "".join(out)
 
+    def texts(self, most: int) -> tuple[str, ...] | None:
+        """All texts of the language, by code points; None if there are more than `most`."""
+        if self.infinite:
+            return None
+        members = [size <= most for size in self.atoms.sizes]
+        found: list[str] = []
+        todo = [("", 0)] if self.rows else []
+        while todo:
+            text, q = todo.pop()
+            if self.accepting[q]:
+                found.append(text)
+            for atom, target in self.rows[q].items():
+                if not members[atom]:
+                    return None
+                todo.extend((text + chr(code), target)
+                            for lo, hi in self.atoms.charset((atom,)).ranges
+                            for code in range(lo, hi + 1))
+            if len(found) + len(todo) > most:  # every state leads to a text, each to another one
+                return None
+        return tuple(sorted(found))
+
     @cached_property
     def _forced(self) -> list[tuple[bytes, int] | None]:
         """For each state the one character that every continuation starts with, and where it

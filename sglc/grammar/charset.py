@@ -1,6 +1,6 @@
 """Sets of code points, and the partition of several sets into atoms.
 
-Surrogates belong to no set: no text that is UTF-8 holds one.  The Unicode classes come from the
+Surrogates belong to no set: no text that is UTF-8 holds one.  The Unicode classes are those of the
 running Python's own tables, so that they agree with its `re`.  Knows nothing of patterns.
 """
 
@@ -18,6 +18,7 @@ from itertools import accumulate
 import numpy as np
 
 from sglc.grammar.disk_cache import DiskCache
+from sglc.grammar.unicode_classes import unicode_class
 
 LAST = 0x10FFFF
 Range = tuple[int, int]
@@ -188,6 +189,9 @@ def category(letter: str, ascii_only: bool) -> CharSet:
         return category(lower, ascii_only).negate()
     if ascii_only:
         return _ASCII_CLASSES[lower]
+    written = unicode_class(lower)
+    if written is not None:
+        return CharSet(written)
     (flat,) = _kept(f"class {lower}", lambda: (_flat(_unicode_class(lower)),))
     return CharSet(zip(flat[::2], flat[1::2], strict=True))
 

@@ -27,12 +27,14 @@ from sglc.grammar.nfa import Limits, TooLarge
 from sglc.grammar.regex_parser import MAX_PATTERN, parse_regex
 from sglc.grammar.render import has_anchor, to_regex
 from sglc.grammar.schema import check_ends, check_spelling, closed, schema_text
-from sglc.grammar.syntax import Node, words
+from sglc.grammar.syntax import Node, shortest, words
 from sglc.grammar.token_index import TokenIndex
 from sglc.tokens.tokenizer import Tokenizer
 
 _JSON_SPACE = " \t\n\r"
 _SHOWN = 80  # characters of a pattern in a message
+MAX_TEXT = 500_000
+"""Characters of a JSON schema, and of all choices together."""
 
 
 def compile(*, regex: str | None = None, choices: Iterable[str] | None = None,
@@ -84,6 +86,9 @@ def _compile(regex: str | None, choices: Iterable[str] | None, json_schema: Any,
         regex = dtype_regex(dtype)
     if json_schema is not None:
         text, style = schema_text(json_schema), _checked_separators(separators)
+        if len(text) > MAX_TEXT:
+            raise GrammarError("SGLC011", f"the JSON schema has {len(text)} characters, more than "
+                                          f"{MAX_TEXT}")
         return index.constraints.get(
             ("json_schema", text, style, limits),
             lambda: _schema(text, style, tokenizer, index, limits))
@@ -127,6 +132,9 @@ def _regular(text: KeptText, tokenizer: Tokenizer, index: TokenIndex, limits: Li
             raise GrammarError("SGLC006", f"{source} is too large", why=str(large),
                                fixes=("lower its repeat counts", "leave out inner anchors"),
                                ) from large
+        if shortest(text.node) > MAX_PATTERN:
+            raise GrammarError("SGLC006", f"{source} is too large", why=f"each of its texts has "
+                               f"more than {MAX_PATTERN} characters") from large
         return llguidance_backend.from_regex(to_regex(text.node), tokenizer, source, str(large))
     return FsmConstraint(automaton, index, source)
 
@@ -171,6 +179,9 @@ def _checked_choices(choices: Iterable[str]) -> tuple[str, ...]:
     strings = tuple(choices)
     if not strings or not all(isinstance(c, str) and c for c in strings):
         raise GrammarError("SGLC005", "choices must be a non-empty list of non-empty strings")
+    size = sum(map(len, strings))
+    if size > MAX_TEXT:
+        raise GrammarError("SGLC006", f"the choices have {size} characters, more than {MAX_TEXT}")
     if len(set(strings)) != len(strings):
         twice = next(c for i, c in enumerate(strings) if c in strings[:i])
         raise GrammarError("SGLC005", f"the choice {_short(twice)} comes up twice")

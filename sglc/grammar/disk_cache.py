@@ -44,8 +44,11 @@ class DiskCache:
         """In `$SGLC_GRAMMAR_CACHE` (none if that is "off"), else `$SGLC_CACHE/grammar`, else
         `~/.cache/sglc/grammar`."""
         own = os.environ.get("SGLC_GRAMMAR_CACHE")
+        if own == "off":
+            return cls(None)
+        _code_stamp()  # now, with the tokenizer's index, rather than with the first constraint
         if own:
-            return cls(None if own == "off" else Path(own).expanduser())
+            return cls(Path(own).expanduser())
         root = os.environ.get("SGLC_CACHE") or "~/.cache/sglc"
         return cls(Path(root).expanduser() / "grammar")
 

@@ -12,7 +12,7 @@ from sglc.errors import GrammarError
 from sglc.grammar.automaton import Automaton
 from sglc.grammar.liveness import Liveness
 from sglc.grammar.token_index import TokenIndex
-from sglc.grammar.walk import Walker
+from sglc.grammar.walk import Front, Walker
 from sglc.grammar.wide import WideSets
 
 _MASK_BYTES = 64 << 20  # kept masks of one constraint
@@ -61,6 +61,10 @@ class FsmConstraint:
         text = self._texts[token_id]
         if not text:
             return state if token_id in self._eos and self.accepting(state) else None
+        return self.read(state, text)
+
+    def read(self, state: int, text: bytes) -> int | None:
+        """The state after some bytes, None where they are not allowed."""
         walker = self.walker
         table, step, codes, atoms = (walker.table_view, walker.step_view, walker.codes,
                                      walker.atoms)
@@ -119,16 +123,25 @@ class FsmConstraint:
         self._masks[state] = kept
         return kept
 
+    def below(self, node: int) -> np.ndarray:
+        """The tokens strictly below a node of the vocabulary's trie whose bytes from there on
+        may begin a text (twins left out)."""
+        return self._live_below(Front(np.array([node], np.int32), np.zeros(1, np.int64),
+                                      np.zeros(1, np.int64)))
+
     def _live_tokens(self, q: int, node: int) -> np.ndarray:
         """The allowed tokens where some states cannot be finished in tokens."""
+        return self._live_below(self.walker.root(q, node))
+
+    def _live_below(self, front: Front) -> np.ndarray:
         found: list[np.ndarray] = []
         states: list[tuple[np.ndarray, np.ndarray]] = []
-        self.walker.tokens(self.walker.root(q, node), found, states)
+        self.walker.tokens(front, found, states)
         if not found:
             return np.zeros(0, np.int32)
         ends = np.concatenate([a * self.nodes + b for a, b in states])
-        live: np.ndarray = np.concatenate(found)[self.liveness.filter(ends)]
-        return live
+        every: np.ndarray = np.concatenate(found)
+        return every if self.liveness.everything else every[self.liveness.filter(ends)]
 
     def _successors(self, state: int) -> np.ndarray:
         """The states that tokens lead to, whether or not they can be finished."""

@@ -28,15 +28,21 @@ class Liveness:
     def __init__(self, automaton: Automaton, vocab: Vocabulary,
                  successors: Callable[[int], np.ndarray]) -> None:
         self.successors = successors
-        self.sure = _spelled_by_bytes(automaton, vocab)
-        states, front = len(automaton.accepting), automaton.front
-        possible = np.ones((states, front.nodes), dtype=bool)
-        possible[:, 1:] = automaton.step[:, front.atoms:front.dead] >= 0
-        self.everything = bool(self.sure[possible].all())
         self.accepting = automaton.accepting
-        self.nodes = front.nodes
-        self.sure = self.sure.ravel()
+        self.nodes = automaton.front.nodes
         self.known: dict[int, bool] = {}
+        self.sure = np.zeros(0, dtype=bool)  # [states * nodes], unless everything is live
+        reach = automaton.front.spellable(vocab.single)
+        live = _finished_by_bytes(automaton, reach)
+        # Where nodes lead on as they do with all bytes, a state inside of a character is live if
+        # those between characters are.
+        self.everything = bool(live.all() and (reach[1:] == automaton.front.reach[1:]).all())
+        if not self.everything:
+            sure = _spelled_by_bytes(automaton, reach, live)
+            possible = np.ones(sure.shape, dtype=bool)
+            possible[:, 1:] = automaton.step[:, automaton.front.atoms:automaton.front.dead] >= 0
+            self.everything = bool(sure[possible].all())
+            self.sure = sure.ravel()
 
     def live(self, state: int) -> bool:
         """Whether some sequence of tokens leads from `state` to acceptance."""
@@ -87,13 +93,14 @@ class Liveness:
         self.known.update({state: state in found for state in sources})
 
 
-def _spelled_by_bytes(automaton: Automaton, vocab: Vocabulary) -> np.ndarray:
-    """bool [states, nodes]: whether tokens of one byte each can finish the state."""
-    front = automaton.front
-    reach = front.spellable(vocab.single)
+def _finished_by_bytes(automaton: Automaton, reach: np.ndarray) -> np.ndarray:
+    """bool [states]: whether tokens of one byte each can finish the state, between characters.
+
+    reach: the front end's, with the bytes that are tokens.
+    """
     states = len(automaton.accepting)
     live = np.array(automaton.accepting, dtype=bool)
-    if _all_moves_left(automaton.step[:, :front.atoms], reach[0]):
+    if _all_moves_left(automaton.step[:, :automaton.front.atoms], reach[0]):
         live[:] = True
     else:
         usable = {int(a) for a in np.flatnonzero(reach[0])}
@@ -102,7 +109,12 @@ def _spelled_by_bytes(automaton: Automaton, vocab: Vocabulary) -> np.ndarray:
             for target in {t for a, t in row.items() if a in usable}:
                 sources[target].append(q)
         _mark_backwards(live, sources)
-    after = automaton.step[:, :front.atoms]
+    return live
+
+
+def _spelled_by_bytes(automaton: Automaton, reach: np.ndarray, live: np.ndarray) -> np.ndarray:
+    """bool [states, nodes]: the same for every node of the front end."""
+    after = automaton.step[:, :automaton.front.atoms]
     out = meets((after >= 0) & live[np.maximum(after, 0)], reach)
     out[:, 0] = live
     return out

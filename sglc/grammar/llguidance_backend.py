@@ -2,12 +2,13 @@
 
 The library is imported when first needed.  What it cannot enforce it refuses, and so does this
 module, with the library's words.  Its matchers change as they read, so a state here holds its own
-copy; and while the next bytes are forced its masks allow one token only, where the protocol asks
-for the plain set, so those masks are made here.
+copy, and is kept for the next text that begins alike; and while the next bytes are forced its masks
+allow one token only, where the protocol asks for the plain set, so those masks are made here.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from sglc.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
+
+_KEPT_BYTES = 16 << 20  # states that one constraint remembers, with their masks
+_STATE_BYTES = 4096  # of a state without its mask, about
 
 
 def from_schema(schema: str, separators: tuple[str, str], tokenizer: Tokenizer,
@@ -122,22 +126,20 @@ class _TokenSource:
 
 
 class State:
-    """A matcher that has read `tokens`.  Never changes to the outside; equal by tokens."""
+    """A matcher that has read some tokens.  Never changes to the outside.
 
-    __slots__ = ("_hash", "jump", "mask", "matcher", "tokens")
+    States that come next are remembered (as long as there is room), so that the texts of rows and
+    requests which begin alike are read once; equal states are then the same object.
+    """
 
-    def __init__(self, matcher: LLMatcher, tokens: tuple[int, ...]) -> None:
+    __slots__ = ("accepting", "jump", "mask", "matcher", "next")
+
+    def __init__(self, matcher: LLMatcher) -> None:
         self.matcher = matcher
-        self.tokens = tokens
+        self.accepting = bool(matcher.is_accepting())
         self.mask: np.ndarray | None = None
         self.jump: bytes | None = None
-        self._hash = hash(tokens)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, State) and self.tokens == other.tokens)
+        self.next: dict[int, State] = {}
 
 
 class LlguidanceConstraint:
@@ -145,53 +147,70 @@ class LlguidanceConstraint:
 
     def __init__(self, matcher: LLMatcher, vocab: Vocabulary) -> None:
         self.vocab = vocab
-        self._start = State(matcher, ())
+        self._start = State(matcher)
         self._lock = Lock()  # reading a matcher changes its caches
+        self._kept = 0  # states that are remembered
+        self._most = max(_KEPT_BYTES // (vocab.words * 4 + _STATE_BYTES), 64)
         text = np.zeros(vocab.words * 32, dtype=bool)
         text[[i for i, t in enumerate(vocab.texts) if t]] = True
         self._text_words = vocab.pack(text)
-        ends = np.zeros(vocab.words * 32, dtype=bool)
-        ends[list(vocab.eos)] = True
-        self._eos_words = vocab.pack(ends)
+        self._eos = sorted(vocab.eos)
+        self._twins: dict[int, list[int]] = {}  # of the token that stands for them in the trie
+        for twin, of in zip(vocab.twins.tolist(), vocab.twin_of.tolist(), strict=True):
+            self._twins.setdefault(of, []).append(twin)
+        # Memoryviews give Python ints, and fast.
+        self._first, self._byte, self._token = vocab.first.data, vocab.byte.data, vocab.token.data
 
     def start(self) -> State:
         return self._start
 
     def accepting(self, state: State) -> bool:
-        with self._lock:
-            return bool(state.matcher.is_accepting())
+        return state.accepting
 
     def mask(self, state: State) -> np.ndarray:
         """Allowed tokens as packed int32 words; read-only."""
         if state.mask is None:
             forced = self.jump(state)
             with self._lock:
-                words = (self._forced_words(state.matcher, forced) if forced
-                         else self._plain_words(state.matcher)) & self._text_words
-                if state.matcher.is_accepting():
-                    words = words | self._eos_words
+                if forced:
+                    words = self._forced_words(state.matcher, forced)
+                else:
+                    words = self._plain_words(state.matcher)
+                    words &= self._text_words
+                bits = words.view(np.uint32)
+                for token in self._eos if state.accepting else ():
+                    bits[token >> 5] |= np.uint32(1 << (token & 31))
             words.flags.writeable = False
             state.mask = words
         return state.mask
 
     def advance(self, state: State, token_id: int) -> State | None:
         """The state after the token, None where it is not allowed."""
+        found = state.next.get(token_id)
+        if found is not None:
+            return found
         if not 0 <= token_id < self.vocab.size:
             return None
         if not self.vocab.texts[token_id]:
-            return state if token_id in self.vocab.eos and self.accepting(state) else None
+            return state if token_id in self.vocab.eos and state.accepting else None
         with self._lock:
             matcher = state.matcher.deep_copy()
             consumed = matcher.try_consume_tokens([token_id])
             self._check(matcher)
-        return State(matcher, (*state.tokens, token_id)) if consumed == 1 else None
+            if consumed != 1:
+                return None
+            if self._kept >= self._most:  # what is in use goes on, the rest is forgotten
+                self._start.next, self._kept = {}, 0
+            self._kept += 1
+            return state.next.setdefault(token_id, State(matcher))
 
     def jump(self, state: State) -> bytes:
         """The bytes that every accepted continuation starts with, as far as llguidance sees."""
         if state.jump is None:
             with self._lock:
-                state.jump = (b"" if state.matcher.is_accepting()
-                              else bytes(state.matcher.deep_copy().compute_ff_bytes()))
+                copy = state.matcher.deep_copy()
+                state.jump = b"" if state.accepting else bytes(copy.compute_ff_bytes())
+                self._check(copy)
         return state.jump
 
     def max_tokens(self) -> int | None:
@@ -203,62 +222,57 @@ class LlguidanceConstraint:
         return None
 
     def _plain_words(self, matcher: LLMatcher) -> np.ndarray:
-        copy = matcher.deep_copy()
-        words = np.frombuffer(copy.compute_bitmask(), dtype=np.int32)
-        self._check(copy)
-        return words[:self.vocab.words]
+        words = np.empty(self.vocab.words, dtype=np.int32)
+        matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+        self._check(matcher)
+        return words
 
     def _forced_words(self, matcher: LLMatcher, forced: bytes) -> np.ndarray:
         """The mask where the text goes on with `forced`: the tokens that are a part of it, and
         those that it is a part of, if the matcher takes them."""
-        vocab = self.vocab
+        first, token = self._first, self._token
         path = self._path(forced)
-        candidates = [vocab.token[path[1:]]]
-        if len(path) > len(forced):
-            begin, end = int(vocab.first[path[-1]]), int(vocab.first[path[-1] + 1])
+        candidates = [token[node] for node in path[1:]]
+        if len(path) > len(forced) and first[path[-1]] < first[path[-1] + 1]:
             later = self._first_bytes(matcher, forced)
-            for child in range(begin, end):
-                if later is None or later[vocab.byte[child]]:
-                    first, last = child, child + 1
-                    while first < last:  # the nodes of a subtree are consecutive on each level
-                        candidates.append(vocab.token[first:last])
-                        first, last = int(vocab.first[first]), int(vocab.first[last])
-        allowed = np.zeros(vocab.words * 32, dtype=bool)
-        copy = matcher.deep_copy()
-        for token in np.concatenate(candidates).tolist():
-            if token >= 0 and copy.validate_tokens([token]) == 1:
-                allowed[token] = True
-        self._check(copy)
-        allowed[vocab.twins] = allowed[vocab.twin_of]
-        return vocab.pack(allowed)
+            for child in range(first[path[-1]], first[path[-1] + 1]):
+                if later is None or self._byte[child] in later:
+                    low, high = child, child + 1
+                    while low < high:  # the nodes of a subtree are consecutive on each level
+                        candidates += token[low:high].tolist()
+                        low, high = first[low], first[high]
+        words = np.zeros(self.vocab.words, dtype=np.int32)
+        bits = words.view(np.uint32).data
+        for candidate in candidates:
+            if candidate >= 0 and matcher.validate_tokens([candidate]) == 1:
+                for allowed in (candidate, *self._twins.get(candidate, ())):
+                    bits[allowed >> 5] |= 1 << (allowed & 31)
+        self._check(matcher)
+        return words
 
     def _path(self, text: bytes) -> list[int]:
         """The trie's nodes along `text`, from the root as far as there are any."""
-        vocab, path = self.vocab, [0]
+        first, byte, path = self._first, self._byte, [0]
         for wanted in text:
-            begin, end = int(vocab.first[path[-1]]), int(vocab.first[path[-1] + 1])
-            at = begin + int(np.searchsorted(vocab.byte[begin:end], wanted))
-            if at == end or vocab.byte[at] != wanted:
+            low, high = first[path[-1]], first[path[-1] + 1]
+            at = bisect_left(byte, wanted, low, high)
+            if at == high or byte[at] != wanted:
                 break
             path.append(at)
         return path
 
-    def _first_bytes(self, matcher: LLMatcher, forced: bytes) -> np.ndarray | None:
-        """bool [256]: what may come after `forced`; None if that cannot be told."""
+    def _first_bytes(self, matcher: LLMatcher, forced: bytes) -> frozenset[int] | None:
+        """What may come after `forced`; None if that cannot be told."""
         copy, rest = matcher.deep_copy(), forced
         while rest:
             ends = [token for node in self._path(rest)[1:]
-                    if (token := int(self.vocab.token[node])) >= 0]
+                    if (token := self._token[node]) >= 0]
             if not ends or copy.try_consume_tokens([ends[-1]]) != 1:
                 return None
             rest = rest[len(self.vocab.texts[ends[-1]]):]
-        bits = np.unpackbits(np.frombuffer(copy.compute_bitmask(), np.uint8), bitorder="little")
-        later = np.zeros(256, dtype=bool)
-        for token in np.flatnonzero(bits[:self.vocab.size]).tolist():
-            text = self.vocab.texts[token]
-            if text:
-                later[text[0]] = True
-        return None if copy.is_error() else later
+        words = self._plain_words(copy) & self._text_words
+        ids = np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little"))
+        return None if copy.is_error() else frozenset(self.vocab.first_bytes[ids].tolist())
 
     def _check(self, matcher: LLMatcher) -> None:
         if matcher.is_error():

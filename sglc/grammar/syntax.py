@@ -198,6 +198,21 @@ def nullable(node: Node) -> bool:
     return False
 
 
+def shortest(node: Node) -> int:
+    """Characters of the shortest text, at least (the parts of a Machine are not looked at)."""
+    if isinstance(node, Chars):
+        return 1
+    if isinstance(node, Words):
+        return min(map(len, node.words), default=0)
+    if isinstance(node, Concat):
+        return sum(shortest(p) for p in node.parts)
+    if isinstance(node, Alternative):
+        return min(shortest(o) for o in node.options)
+    if isinstance(node, Repeat):
+        return node.least * shortest(node.body) if node.least else 0
+    return 0
+
+
 def canonical(node: Node) -> str:
     """A text that is equal exactly for equal trees (sets of many ranges by their hash)."""
     if isinstance(node, Chars):

@@ -52,7 +52,7 @@ class TokenIndex:
         self.disk = DiskCache.of_environment()
         self.constraints = Recent(256)
         self.runs = Recent(16)
-        self.shared = Recent(4)  # what another library makes of the tokenizer
+        self.shared = Recent(8)  # what others make of the tokenizer, by name
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> TokenIndex:

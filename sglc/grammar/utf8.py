@@ -39,6 +39,13 @@ class FrontEnd:
         """`reach` when only the bytes marked in `allowed` (bool[256]) may be used."""
         if allowed.all():
             return self.reach
+        if allowed[128:192].all():  # all bytes that inner nodes read: only the root can differ
+            reach: np.ndarray = self.reach.copy()
+            codes = self.table[:256][allowed]
+            inner = codes[(codes >= self.atoms) & (codes < self.dead)]
+            reach[0] = reach[inner - self.atoms + 1].any(axis=0)
+            reach[0, codes[codes < self.atoms]] = True
+            return reach
         table = self.table.reshape(self.nodes, 256).copy()
         table[:, ~allowed] = self.dead
         return _reach(table, self.atoms)

@@ -82,6 +82,11 @@ class Vocabulary:
         self.twin_of = np.concatenate([np.zeros(0, np.int64), *twin_of])
 
     @cached_property
+    def first_bytes(self) -> np.ndarray:
+        """uint8 [size]: the first byte of each token, 0 where there is none."""
+        return np.array([text[0] if text else 0 for text in self.texts], dtype=np.uint8)
+
+    @cached_property
     def fingerprint(self) -> str:
         """A hash of all that constraints know of the vocabulary."""
         h = hashlib.sha256(b"".join(self.texts))

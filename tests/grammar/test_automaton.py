@@ -4,10 +4,12 @@ import re
 import time
 from itertools import product
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from regexes import CHARACTER, DATE, IP, accepts, automaton
+from walks import examples
 
 from sglc.grammar.automaton import Automaton
 from sglc.grammar.charset import LAST, CharSet, partition
@@ -23,7 +25,7 @@ SMALL = st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 200)).map(
     lambda p: (p[0], p[0] + p[1])), max_size=4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.one_of(RANGES, SMALL).map(CharSet), min_size=1, max_size=5), st.data())
 def test_atoms_partition_and_utf8_front_end(sets: list[CharSet], data: st.DataObject) -> None:
     atoms = partition(sets)
@@ -99,7 +101,7 @@ def machines(draw: st.DrawFn) -> tuple[list[dict[int, int]], list[bool]]:
     return rows, draw(st.lists(st.booleans(), min_size=count, max_size=count))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(machines())
 def test_minimize_is_minimal_and_keeps_the_language(
         machine: tuple[list[dict[int, int]], list[bool]]) -> None:
@@ -144,7 +146,7 @@ def test_equal_languages_give_equal_automata() -> None:
     assert (one.rows, one.accepting) == (two.rows, two.accepting)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.text("abé漢", max_size=5), min_size=1, max_size=8))
 def test_choices_are_exactly_themselves(choices: list[str]) -> None:
     machine = Automaton(words(choices), Limits())
@@ -211,3 +213,22 @@ def test_the_character_regex() -> None:
     assert machine.forced(0) == b'{\n    "name": "'
     assert not machine.infinite
     assert re.fullmatch(CHARACTER, machine.longest_text())
+
+
+@settings(max_examples=examples(20), deadline=None)
+@given(st.sampled_from((r"\w[é-ü]|\d{2}", "[^a]", "a|é|漢|🙂", "[\\x00-\U0010ffff]", "abc")),
+       st.sets(st.integers(0, 255)))
+def test_what_can_be_spelled_without_some_bytes(pattern: str, missing: set[int]) -> None:
+    """Against following every byte of every character."""
+    front = automaton(pattern).front
+    allowed = np.ones(256, dtype=bool)
+    allowed[list(missing)] = False
+    reach = np.zeros((front.nodes, front.atoms), dtype=bool)
+    for node in (*range(1, front.nodes), 0):  # children come first, the root last
+        for byte in np.flatnonzero(allowed).tolist():
+            code = int(front.table[node * 256 + byte])
+            if code < front.atoms:
+                reach[node, code] = True
+            elif code < front.dead:
+                reach[node] |= reach[code - front.atoms + 1]
+    assert np.array_equal(front.spellable(allowed), reach)

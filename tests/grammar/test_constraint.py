@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from regexes import CHARACTER, DATE, EMAIL, IP
 from toy_tokenizers import TableTokenizer, merged_tokenizer
-from walks import allowed, walk
+from walks import allowed, examples, walk
 
 import sglc.grammar as grammar
 from sglc.errors import GrammarError
@@ -42,7 +42,7 @@ FINITE = st.recursive(
     max_leaves=MOST)  # each leaf is one character
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(FINITE, st.lists(st.sampled_from(PIECES), min_size=1, max_size=14))
 def test_masks_against_brute_force(pattern: str, tokens: list[bytes]) -> None:
     """A token is allowed iff some accepted text goes on with it and its rest can be spelled."""

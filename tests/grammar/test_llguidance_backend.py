@@ -123,6 +123,32 @@ def test_states_are_values(merged: TableTokenizer) -> None:
     assert constraint.advance(start, -1) is None
 
 
+def test_texts_that_begin_alike_are_read_once(merged: TableTokenizer) -> None:
+    """As long as there is room; what is in use stays what it was when there is none."""
+    constraint = grammar.compile(grammar=ARITHMETIC, tokenizer=merged)
+    assert isinstance(constraint, LlguidanceConstraint)
+    ids = merged.encode("1+(23-4)*")[:-1]
+
+    def states() -> list[object]:
+        out = [constraint.start()]
+        for token in ids:
+            out.append(constraint.advance(out[-1], token))
+        return out
+
+    first = states()
+    masks = [constraint.mask(s).tobytes() for s in first]
+    assert all(a is b for a, b in zip(first, states(), strict=True))
+    constraint._most = 3
+    again = states()
+    assert all(a is b for a, b in zip(first, again, strict=True))  # nothing new, all there
+    other = constraint.advance(first[0], merged.id_of[b"7"])
+    assert other is not None and constraint._kept <= 3
+    fresh = states()
+    assert fresh[1] is not first[1]
+    assert masks == [constraint.mask(s).tobytes() for s in fresh]
+    assert masks == [constraint.mask(s).tobytes() for s in first]
+
+
 @pytest.mark.parametrize(("schema", "word"), [
     ({"type": "array", "uniqueItems": True}, "uniqueItems"),
     ({"type": "string", "x-guidance": {"lenient": True}, "contains": 3}, "contains"),

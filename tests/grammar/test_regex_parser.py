@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from regexes import PATTERNS, SUBJECTS, accepts, automaton
+from walks import examples
 
 from sglc.errors import GrammarError
 from sglc.grammar.charset import ANY, CharSet, category
@@ -24,7 +25,7 @@ def compiled(pattern: str) -> re.Pattern[str] | None:
             return None
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(PATTERNS, st.lists(SUBJECTS, min_size=4, max_size=12))
 @example("a$\n", ["a", "a\n", "\n"])
 @example("(?m)a$\n^b", ["a\nb", "ab"])
@@ -44,7 +45,7 @@ def test_language_is_that_of_fullmatch(pattern: str, subjects: list[str]) -> Non
         assert accepts(machine, text) == bool(expected.fullmatch(text)), (pattern, text)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.text(st.sampled_from("ab()[]{}|*+?^$.\\,-:0129diPx<>=!#Nub \n"), max_size=10))
 def test_random_characters_agree_on_what_a_pattern_is(pattern: str) -> None:
     expected = compiled(pattern)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy as np
+from hypothesis import settings
 
 import sglc.grammar as grammar
 from sglc.grammar.automaton import Automaton
@@ -71,3 +72,8 @@ def random_text(machine: Automaton, rng: random.Random, most: int = 60) -> str:
         atom, q = rng.choice(moves)
         out.append(chr(rng.randint(*rng.choice(ranges[atom]))))
     return "".join(out)
+
+
+def examples(quick: int) -> int:
+    """How many examples hypothesis tries: ten times as many in the slow profile."""
+    return quick * (10 if settings().max_examples >= 1000 else 1)

@@ -8,7 +8,8 @@ What is left of them is held back: there the plain mask holds.  The rule is appl
 next token that it did not dictate.
 
 It belongs to decoding: it holds whether dictated tokens are sampled or appended.  A generation is
-a run of its own, so its first token begins a text.  Knows tokenizers and constraints, no engine.
+a run of its own, so its first token begins a text: what is forced there depends on the constraint
+alone, and is known ahead of time.  Knows tokenizers and constraints, no engine.
 """
 
 from __future__ import annotations
@@ -24,10 +25,15 @@ from sglc.tokens.tokenizer import Tokenizer
 
 _CONTEXT = 32  # bytes of text (at least, if there are as many) that tokenizing looks back on
 _KEPT = 512  # remembered ends of forced text
+_REMEMBERED = 4096  # remembered answers
 
 
 class Canonical:
-    """The rule for one tokenizer and a model whose ids end at `vocab_size`."""
+    """The rule for one tokenizer and a model whose ids end at `vocab_size`.
+
+    What it says of a state and the text before it is remembered, so that rows and requests that
+    come by there again look it up.
+    """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
         vocab = TokenIndex.of(tokenizer).vocab
@@ -42,14 +48,33 @@ class Canonical:
         for child in range(self._first[0], self._first[1]):
             self._letters[self._byte[child]] = self._token[child]
         self._borders = Recent(_KEPT)
+        self._known = Recent(_REMEMBERED)
 
-    def tokens(self, constraint: Any, state: Any, ids: array[int], start: int) -> list[int]:
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, vocab_size: int | None = None) -> Canonical:
+        """The rule that all who ask for this tokenizer (and size of a model) share."""
+        size = min(tokenizer.vocab_size, vocab_size or tokenizer.vocab_size)
+        rule: Canonical = TokenIndex.of(tokenizer).shared.get(
+            ("canonical", size), lambda: cls(tokenizer, size))
+        return rule
+
+    def tokens(self, constraint: Any, state: Any, ids: array[int], start: int) -> tuple[int, ...]:
         """The tokens that must come next, where `ids[start:]` have been generated and led to
         `state`; none where there is a choice at once."""
         forced = constraint.jump(state)
         if not forced:
-            return []
+            return ()
         before = self._before(ids, start)
+        found: tuple[int, ...] = self._known.get(
+            (constraint, state, before),
+            lambda: tuple(self._tokens(constraint, state, before, forced)))
+        return found
+
+    def first(self, constraint: Any) -> tuple[int, ...]:
+        """The tokens that every generation under the constraint begins with."""
+        return self.tokens(constraint, constraint.start(), array("q"), 0)
+
+    def _tokens(self, constraint: Any, state: Any, before: bytes, forced: bytes) -> list[int]:
         data = before + forced
         try:
             text = data.decode()
