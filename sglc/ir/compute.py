@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sglc.ir import types
+from sglc.ir.bags import bag_text
 from sglc.ir.types import Type
 
 _TEXT_METHODS: dict[str, Type] = {
@@ -42,9 +43,15 @@ _OPERATORS: dict[str, tuple[Callable[..., Any], Type]] = {
     "str": (str, types.TEXT), "repr": (repr, types.TEXT),
     "concat": (operator.add, types.TEXT),  # two texts
     "repeat": (operator.mul, types.TEXT),  # a text and an int
+    "pick": (lambda test, then, otherwise: then if test else otherwise, types.ANY),
+    "pick_equal": (lambda a, b, then, otherwise: then if a == b else otherwise, types.ANY),
+    "pick_unequal": (lambda a, b, then, otherwise: then if a != b else otherwise, types.ANY),
+    "sorted": (sorted, types.JSON), "max": (max, types.ANY), "min": (min, types.ANY),
+    "sum": (sum, types.ANY), "any": (any, types.BOOL), "all": (all, types.BOOL),
     "is_none": (lambda x: x is None, types.BOOL),
     "tuple": (lambda *items: items, types.JSON),
     "set": (lambda *items: set(items), types.JSON),
+    "bag.text": (bag_text, types.TEXT),  # counts, separator, parts
     "dict": (lambda *pairs: dict(zip(pairs[::2], pairs[1::2], strict=True)), types.JSON),
 }
 

@@ -14,10 +14,12 @@ from sglc.ir.types import PROMPT
 def drop_offsets(program: Program) -> None:
     """Take out what only numbers the calls behind a branch (Python states count themselves)."""
     for op in list(program.walk()):
-        if op.attrs.pop("offset", None):
+        while op.attrs.get("offset"):
+            op.attrs["offset"] = op.attrs["offset"][:-1]
             *operands, offset = op.operands
             op.set_operands(operands)
             _drop_unused(offset)
+        op.attrs.pop("offset", None)
 
 
 def _drop_unused(operand: Operand) -> None:

@@ -150,9 +150,11 @@ class Op:
 
 
 def _remove(ops: list[Op], op: Op) -> None:
-    """Remove `op`, which is last where IR is taken down in reverse order."""
+    """Remove `op`, which is near the end where IR is taken down in reverse order."""
     if ops and ops[-1] is op:
         ops.pop()
+    elif len(ops) > 1 and ops[-2] is op:
+        del ops[-2]
     else:
         ops.remove(op)
 

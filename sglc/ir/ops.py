@@ -44,23 +44,34 @@ SAMPLING_ATTRS = (
     "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty",
     "ignore_eos", "no_stop_trim", "regex", "dtype", "json_schema", "ebnf", "n", "seed",
     "return_logprob", "logprob_start_len", "top_logprobs_num", "return_text_in_logprobs",
-    "skip_special_tokens", "spaces_between_special_tokens",
+    "skip_special_tokens", "spaces_between_special_tokens", "heal",
 )
 """Only those that the program gives are present: the rest come from the run's defaults."""
+
+CONSTRAINT_ATTRS = ("states", "classes", "longest", "most_tokens", "forced")
+"""What lower-regex notes of a gen's constraint; they never change what it generates."""
 
 _DEFS = [
     # --- prompt: model-free ---------------------------------------------------------------
     OpDef("prompt.root", (), ("prompt",), (), ("template",), doc="The empty prompt."),
     OpDef("prompt.append", ("prompt", "text"), ("prompt",), doc="Add text to the last run."),
     OpDef("prompt.special", ("prompt",), ("prompt",), ("token",), doc="Add one control token."),
-    OpDef("prompt.role_begin", ("prompt",), ("prompt",), ("role",), ("history",),
-          doc="Open a chat message; `history`: the roles of the messages before it."),
-    OpDef("prompt.role_end", ("prompt",), ("prompt",), ("role",), ("history",),
+    OpDef("prompt.bag", ("prompt", "text", "text*"), ("prompt",),
+          doc="prompt, separator, parts: texts in an order that does not matter.  Removed by "
+              "functionalize, which keeps it, or by order-bags, which has the batch choose."),
+    OpDef("prompt.batch", (), ("value",),
+          doc="In how many of the batch's rows each text of their arguments is."),
+    OpDef("prompt.role_begin", ("prompt", "value*"), ("prompt",), ("role",), ("history",),
+          doc="Open a chat message; `history`: the roles of the messages before it.  A list among "
+              "them is repeated as often as the next operand says."),
+    OpDef("prompt.role_end", ("prompt", "value*"), ("prompt",), ("role",), ("history",),
           doc="Close a chat message."),
     OpDef("prompt.gen", ("prompt", "value*"), ("prompt", "value", "meta"), ("path",),
-          ("name", "offset", *SAMPLING_ATTRS), effect="sample",
-          doc="Generate; prompt, text, meta.  With `offset` the last operand is an !int that is "
-              "added to the path's last number."),
+          ("name", "offset", "reader", *SAMPLING_ATTRS, *CONSTRAINT_ATTRS), effect="sample",
+          doc="Generate; prompt, text, meta.  `offset`: positions in the path; as many !int "
+              "operands at the end are added to the numbers there.  `reader`: which of the "
+              "trace's calls reads a value from the text; what the gen gives is then opened by "
+              "host calls."),
     OpDef("prompt.select", ("prompt", "value*"), ("prompt", "text", "scores"), ("path",),
           ("name", "method", "offset"), effect="sample",
           doc="Choose among texts; prompt, the choice, scores.  `offset` as for gen."),
@@ -84,11 +95,12 @@ _DEFS = [
     OpDef("prompt.message", ("prompt", "prompt"), (), ("role",), effect="observe",
           doc="begin, end: a chat message of state.messages()."),
     OpDef("prompt.host", ("value*",), ("value*",), ("fn",),
-          ("pure", "latency", "call", "args", "ordinal", "root"), effect="host",
+          ("pure", "latency", "reads", "call", "args", "ordinal", "root"), effect="host",
           doc="Call the user's Python, in program order, once per instance.  The first `args` "
               "operands are its arguments, the others must be there before it runs, but for the "
               "last one with `root`: the prompt that is kept if it raises.  `ordinal`: its number "
-              "among the host calls of its path."),
+              "among the host calls of its path.  `pure`: declared so; `latency`: seconds, "
+              "declared; `reads`: it does not change its arguments."),
     OpDef("prompt.check", ("value*",), (), ("fn", "event"), ("call", "args", "root"),
           effect="host",
           doc="Compute a fact that the trace took for granted; go on only where it holds."),
@@ -99,6 +111,17 @@ _DEFS = [
           effect="sample", doc="Two regions, then and else, each ending in prompt.yield."),
     OpDef("prompt.switch", ("value", "value*"), ("value*",), (), (), regions="*",
           effect="sample", doc="One region a case, by label; each ends in prompt.yield."),
+    OpDef("prompt.for", ("value", "value*"), ("value*",), (), ("collected",), regions=1,
+          effect="sample",
+          doc="count, then values to carry.  The region runs `count` times (not at all if that is "
+              "negative), one round after the other, with the round's number and the carried "
+              "values; it yields these anew, then `collected` values more.  "
+              "Results: the carried values at the end, then a list of "
+              "each collected one."),
+    OpDef("prompt.map", ("value",), ("value*",), (), ("collected",), regions=1, effect="sample",
+          doc="As prompt.for with nothing carried: rounds are independent of each other."),
+    OpDef("prompt.item", ("value", "value"), ("prompt",),
+          doc="list, number: one of the prompts that a loop collected."),
     OpDef("prompt.yield", ("value*",), (), effect="end", doc="The results of a region."),
     OpDef("prompt.return", ("prompt", "value*"), (), effect="end",
           doc="The final prompt, and the body's return value if there is one."),
@@ -110,15 +133,28 @@ _DEFS = [
     OpDef("kv.extend", ("kv", "ids"), ("kv",), doc="Add encoded text."),
     OpDef("kv.special", ("kv",), ("kv",), ("token", "id"), doc="Add one control token."),
     OpDef("kv.concat", ("kv", "kv", "kv"), ("kv",), doc="As prompt.concat."),
+    OpDef("kv.role_begin", ("kv", "value*"), ("kv",), ("role", "history"),
+          doc="As prompt.role_begin; the template is asked when the history is known."),
+    OpDef("kv.role_end", ("kv", "value*"), ("kv",), ("role", "history"),
+          doc="As prompt.role_end."),
+    OpDef("kv.item", ("value", "value"), ("kv",), doc="As prompt.item."),
     OpDef("kv.decode", ("kv", "value*"), ("kv", "value", "meta"), ("path",),
-          ("name", "offset", *SAMPLING_ATTRS), effect="sample", doc="Generate tokens."),
+          ("name", "offset", "fused", "reader", *SAMPLING_ATTRS, *CONSTRAINT_ATTRS),
+          effect="sample",
+          doc="Generate tokens.  `fused`: in place, right behind the decode before it."),
     OpDef("kv.score", ("kv", "value*"), ("kv", "text", "scores"), ("path",),
-          ("name", "method", "offset"), effect="sample",
-          doc="Score choices as a trie and keep the winner."),
+          ("name", "method", "offset", "after", "first", "shared", "ids", "trie"),
+          effect="sample",
+          doc="Score choices as a trie and keep the winner.  Where known, behind the open text "
+              "`after` (`first`: it opens the prompt): `shared`, the ids before the choices; "
+              "`ids`, those of each; `trie`, how many of them are read."),
     OpDef("kv.release", ("kv",), (), (), (), effect="mark",
           doc="The last use of this sequence is above: its KV may go."),
     OpDef("kv.pin", ("kv",), (), (), ("uses",), effect="mark",
           doc="The KV of this sequence is needed `uses` times more: prefill it first."),
+    OpDef("kv.prefill", ("kv",), (), (), (), effect="mark",
+          doc="The KV of this sequence may be made from here on: what continues it waits for "
+              "more."),
     # --- plan: bound to a batch -----------------------------------------------------------
     OpDef("plan.group", (), ("value*",), ("rows",), ("order", "shared_tokens", "shared"), regions=1,
           effect="host", doc="Instances that are issued together; `shared`: ids all rows share."),

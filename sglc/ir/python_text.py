@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sglc.ir.module import Lit, Op, Operand
+from sglc.ir.ops import CONSTRAINT_ATTRS
 
 BINARY = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "add": "+",
           "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%", "pow": "**",
           "concat": "+", "repeat": "*"}
-_CALLS = frozenset({"len", "int", "float", "str", "repr", "bool", "abs"})
+_CALLS = frozenset({"len", "int", "float", "str", "repr", "bool", "abs", "sorted",
+                    "max", "min", "sum", "any", "all"})
 _CONVERSIONS = {"r": "repr", "s": "str", "a": "ascii"}
 _DTYPES = frozenset({"int", "float", "bool", "str"})
 
@@ -62,9 +64,18 @@ def regex_literal(pattern: str) -> str:
     return f"r'{pattern}'" if '"' in pattern else f'r"{pattern}"'
 
 
+def bag_call(operands: Sequence[Operand], write: Write) -> str:
+    """The call of `sgl.bag` for a separator and parts."""
+    separator, *parts = [write(o).text for o in operands]
+    words = [*parts, *([] if operands[0] == Lit("") else [f"sep={separator}"])]
+    return f"sgl.bag({', '.join(words)})"
+
+
 def compute(op: Op, write: Write) -> Source:
     """The expression of a `prompt.compute`; KeyError for an unknown function."""
     fn = op.attrs["fn"]
+    if fn == "bag.text":  # the batch's counts have no form in the language
+        return Source(bag_call(op.operands[1:], write))
     args = [write(o) for o in op.operands]
     if fn in BINARY:
         left, right = args
@@ -87,7 +98,9 @@ def compute(op: Op, write: Write) -> Source:
                 for o, a in zip(op.operands[1:], args[1:], strict=True)]
         return Source(f"{args[0].inner()}[{':'.join(ends[:2])}{':' + ends[2] if ends[2] else ''}]")
     forms = {"not": "not {0}", "neg": "-{0}", "is_none": "{0} is None", "contains": "{1} in {0}",
-             "getitem": "{0}[{1}]"}
+             "getitem": "{0}[{1}]", "pick": "{1} if {0} else {2}",
+             "pick_equal": "{2} if {0} == {1} else {3}",
+             "pick_unequal": "{2} if {0} != {1} else {3}"}
     text = forms[fn].format(*[a.text if fn == "getitem" and i else a.inner()
                               for i, a in enumerate(args)])
     return Source(text, fn == "getitem")
@@ -132,7 +145,7 @@ def gen_call(name: str | None, attrs: Mapping[str, Any]) -> str:
     """`sgl.gen(...)` into a variable, with the parameters that the op gives."""
     words = [] if name is None else [text_literal(name)]
     for key, value in attrs.items():
-        if key in ("name", "path"):
+        if key in ("name", "path", "reader", *CONSTRAINT_ATTRS):
             continue
         if key == "dtype" and value in _DTYPES:
             written = value

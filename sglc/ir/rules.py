@@ -18,6 +18,7 @@ from sglc.ir.signatures import (
     BRANCHES,
     CALLS,
     CHAINS,
+    LOOPS,
     PROMPTS,
     ROOTS,
     YIELDING,
@@ -25,8 +26,9 @@ from sglc.ir.signatures import (
     count_fits,
     count_text,
     fits,
+    offsets,
 )
-from sglc.ir.types import ANY, is_text
+from sglc.ir.types import ANY, INT, is_text, list_of
 
 _UNKNOWN = "?"  # a role state that cannot be told: both opening and closing are fine
 
@@ -63,7 +65,7 @@ def _class_text(kind: str) -> str:
 
 def _chain_problems(op: Op) -> list[str]:
     """A prompt comes from a root, an argument, a branch, or another prompt of its kind."""
-    if op.name in YIELDING:
+    if op.name in YIELDING or op.name in LOOPS or op.name.endswith(".item"):
         return []
     source: str | None = None
     if op.name in CHAINS:
@@ -114,12 +116,18 @@ class Facts:
         if parent is None:
             self.roles.update((a, _UNKNOWN) for a in block.args if a.type.name in PROMPTS)
             return
-        given = parent.operands[1:] if parent.name in BRANCHES else ()
-        if (len(given) != len(block.args)
-                or not all(fits(o.type, a.type) for o, a in zip(given, block.args, strict=True))):
+        args = block.args
+        if parent.name in LOOPS:
+            if not args or args[0].type != INT:
+                self.report(parent, "a loop's first argument is the number of the round, an !int")
+                return
+            args = args[1:]
+        given = parent.operands[1:] if parent.name in BRANCHES | LOOPS else ()
+        if (len(given) != len(args)
+                or not all(fits(o.type, a.type) for o, a in zip(given, args, strict=True))):
             self.report(parent, "the arguments of a region are not the operands after the first")
             return
-        for value, arg in zip(given, block.args, strict=True):
+        for value, arg in zip(given, args, strict=True):
             if isinstance(value, Value) and value in self.roles:
                 self.roles[arg] = self.roles[value]
 
@@ -134,7 +142,9 @@ class Facts:
         if rule is not None:
             rule(self, op)
         if name in CALLS:
-            if not op.attrs.get("offset"):  # else the path is complete at run time only
+            if "offset" in op.attrs:  # the path is complete at run time only
+                self.offset(op, op.attrs["path"])
+            else:
                 self.call(op, op.attrs["path"])
         if self.roles and name in CHAINS and name not in _ROLE_OPS:
             self.set_role(op, self.role(op.operands[0]))
@@ -148,6 +158,15 @@ class Facts:
         if first is not op:
             self.report(op, f"the path {list(path)} is also that of {first!r}")
 
+    def offset(self, op: Op, path: Any) -> None:
+        at = op.attrs["offset"]
+        if type(path) is not tuple or type(at) is not tuple or not all(
+                type(n) is int and 0 <= n < len(path) for n in at) or len(set(at)) < len(at):
+            self.report(op, f"offset is no list of places in the path: {at!r}")
+        elif len(op.operands) < 1 + len(at) or not all(
+                o.type.name in ("int", "any") for o in op.operands[len(op.operands) - len(at):]):
+            self.report(op, f"lacks the {len(at)} !int operands of offset")
+
     # --- roles ----------------------------------------------------------------------------
     def role(self, prompt: Operand) -> str | None:
         return self.roles.get(prompt) if isinstance(prompt, Value) else None
@@ -156,7 +175,16 @@ class Facts:
         if role is not None:
             self.roles.update((r, role) for r in op.results if r.type.name in PROMPTS)
 
+    def history(self, op: Op) -> None:
+        """The roles before: texts, and lists that operands repeat."""
+        given = op.attrs.get("history", ())
+        repeated = [h for h in given if type(h) is tuple] if type(given) is tuple else []
+        if len(op.operands) != 1 + len(repeated) or not all(
+                o.type.name in ("int", "any") for o in op.operands[1:]):
+            self.report(op, f"has {len(op.operands) - 1} counts for {len(repeated)} repetitions")
+
     def role_begin(self, op: Op) -> None:
+        self.history(op)
         role, open_role = op.attrs["role"], self.role(op.operands[0])
         if type(role) is not str:
             self.report(op, f"role is not a text: {role!r}")
@@ -166,6 +194,7 @@ class Facts:
         self.roles[op.results[0]] = role
 
     def role_end(self, op: Op) -> None:
+        self.history(op)
         role, open_role = op.attrs["role"], self.role(op.operands[0])
         if open_role is None:
             self.report(op, f"closes {role!r} where no message is open")
@@ -195,7 +224,7 @@ class Facts:
 
     # --- single operations ----------------------------------------------------------------
     def choices(self, op: Op) -> None:
-        choices = op.operands[1:-1] if op.attrs.get("offset") else op.operands[1:]
+        choices = op.operands[1:len(op.operands) - len(offsets(op))]
         given = [o.value for o in choices if isinstance(o, Lit)]
         if not choices:
             self.report(op, "has no choices")
@@ -244,6 +273,34 @@ class Facts:
                 self.report(op, f"no case for {missing}")
         self.merge_roles(op)
 
+    def loop(self, op: Op) -> None:
+        """What a round yields: the carried values, then those that are collected."""
+        region = op.regions[0]
+        end = region.ops[-1] if region.ops else None
+        collected = op.attrs.get("collected", 0)
+        if end is None or end.name != "prompt.yield":
+            return  # reported already
+        if type(collected) is not int or not 0 <= collected <= len(end.operands):
+            self.report(op, f"collected is {collected!r}")
+            return
+        carried = len(end.operands) - collected
+        if carried != len(op.operands) - 1:
+            self.report(end, f"yields {carried} carried values for {len(op.operands) - 1}")
+            return
+        if len(op.results) != len(end.operands):
+            self.report(op, f"has {len(op.results)} results for {len(end.operands)} values")
+            return
+        for value, arg, result in zip(end.operands, region.args[1:], op.results, strict=False):
+            if not fits(value.type, arg.type) or result.type != arg.type:
+                self.report(end, f"yields {value!r} for {arg!r} and {result!r}")
+        for value, result in zip(end.operands[carried:], op.results[carried:], strict=True):
+            if not fits(list_of(value.type), result.type):
+                self.report(end, f"yields {value!r} for {result!r}")
+        self.merge_roles(op)
+
+    def item(self, op: Op) -> None:
+        self.set_role(op, _UNKNOWN)
+
     def release(self, op: Op) -> None:
         value = op.operands[0]
         if isinstance(value, Value):
@@ -255,13 +312,17 @@ def _ends(op: Op) -> list[Op]:
             if r.ops and r.ops[-1].name in ("prompt.yield", "plan.yield")]
 
 
-_ROLE_OPS = frozenset(("prompt.role_begin", "prompt.role_end", "prompt.concat", "prompt.join",
+_ROLE_OPS = frozenset(("prompt.role_begin", "prompt.role_end", "kv.role_begin", "kv.role_end",
+                       "prompt.concat", "prompt.join",
                        "kv.concat"))
 _RULES: dict[str, Callable[[Facts, Op], None]] = {
     "prompt.role_begin": Facts.role_begin, "prompt.role_end": Facts.role_end,
+    "kv.role_begin": Facts.role_begin, "kv.role_end": Facts.role_end,
     "prompt.concat": Facts.concat, "kv.concat": Facts.concat, "prompt.join": Facts.join,
     "prompt.select": Facts.choices, "kv.score": Facts.choices, "prompt.format": Facts.format,
     "prompt.compute": Facts.compute, "prompt.fork": Facts.fork, "prompt.switch": Facts.switch,
     "prompt.if": Facts.merge_roles, "plan.issue": Facts.merge_roles,
-    "plan.group": Facts.merge_roles, "kv.release": Facts.release,
+    "plan.group": Facts.merge_roles, "prompt.for": Facts.loop, "prompt.map": Facts.loop,
+    "prompt.item": Facts.item, "kv.item": Facts.item,
+    "kv.release": Facts.release,
 }

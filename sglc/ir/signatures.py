@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sglc.ir import types
+from sglc.ir.module import Op
 from sglc.ir.ops import OPS, OpDef
 from sglc.ir.types import Type
 
@@ -40,10 +41,18 @@ CHAINS = frozenset(
 ROOTS = frozenset(("prompt.root", "kv.root"))
 BRANCHES = frozenset(("prompt.if", "prompt.switch"))
 """Ops of whose regions exactly one runs."""
+LOOPS = frozenset(("prompt.for", "prompt.map"))
+"""Ops whose one region runs any number of times."""
 YIELDING = BRANCHES | {"plan.issue", "plan.group"}
 """Ops whose results are what their regions yield."""
 CALLS = frozenset(("prompt.gen", "prompt.select", "kv.decode", "kv.score"))
 """Ops that call the model."""
+
+
+def offsets(op: Op) -> tuple[int, ...]:
+    """Where in a call's path its last operands, as many, are added."""
+    given = op.attrs.get("offset", ())
+    return given if type(given) is tuple else ()
 
 
 def class_at(classes: Sequence[str], index: int) -> str | None:

@@ -91,9 +91,10 @@ class _Writer:
 
     def op(self, op: Op) -> None:
         name = op.name.removeprefix("prompt.")
-        if self.flow.is_inlined(op) or name in ("root", "message", "meta", "check", "yield"):
+        if self.flow.is_inlined(op) or name in (
+                "root", "batch", "message", "meta", "check", "yield"):
             return
-        if name in ("append", "special", "role_begin", "role_end", "gen", "select"):
+        if name in ("append", "bag", "special", "role_begin", "role_end", "gen", "select"):
             self.chain(op, name)
         elif name in ("format", "compute", "list"):
             self.local(op.results[0], self.expression(op))
@@ -129,6 +130,8 @@ class _Writer:
         elif role:
             self.at.statements.append(Add(state, f"sgl.{role}_{name[5:]}()", role=role,
                                           opens=name == "role_begin"))
+        elif name == "bag":
+            self.at.statements.append(Add(state, python_text.bag_call(op.operands[1:], self.write)))
         elif name == "special":
             self.at.statements.append(Add(
                 state, f"sgl.special({text_literal(op.attrs['token'])})"))

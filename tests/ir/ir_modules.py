@@ -138,6 +138,9 @@ class ModuleMaker:
         if name in ("prompt.if", "prompt.switch", "plan.group", "plan.issue"):
             self.regions(block, scope, name, depth)
             return
+        if name in ("prompt.for", "prompt.map"):
+            self.loop(block, scope, name, depth)
+            return
         operands: list[Operand] = []
         for kind in definition.operands:
             if kind == "prompt" and definition.results[:1] in (("prompt",), ("prompt*",)):
@@ -158,6 +161,10 @@ class ModuleMaker:
         if "path" in attrs:
             self.path += 1
             attrs["path"] = (0, self.path)
+            attrs.pop("offset", None)
+            if self.some(0.2):
+                attrs["offset"] = (self.rng.randrange(2),)
+                operands.append(Lit(self.rng.randrange(5)))
         results = self.results(name, attrs)
         if name == "prompt.format":
             attrs["parts"] = tuple(
@@ -165,11 +172,13 @@ class ModuleMaker:
                 else self.text() for i in range(len(operands)))
         elif name == "prompt.compute":
             attrs["fn"] = self.rng.choice(("text.strip", "eq", "len", "add"))
-        elif name == "prompt.role_begin":
+        elif name.endswith(".role_begin"):
+            operands[1:] = self.history(attrs)
             if self.roles.get(operands[0], "?") != "?":  # type: ignore[call-overload]
                 return
             attrs["role"] = self.rng.choice(("user", "assistant"))
-        elif name == "prompt.role_end":
+        elif name.endswith(".role_end"):
+            operands[1:] = self.history(attrs)
             role = self.roles.get(operands[0])  # type: ignore[call-overload]
             if role is None:
                 return
@@ -177,6 +186,12 @@ class ModuleMaker:
         op = self.emit(block, name, operands, results, attrs)
         scope.extend(op.results)
         self.follow_role(op)
+
+    def history(self, attrs: dict[str, Attr]) -> list[Operand]:
+        """A history of roles, some repeated; the operands that say how often."""
+        repeated = [self.some(0.3) for _ in range(self.rng.randrange(3))]
+        attrs["history"] = tuple(("user", "assistant") if r else "system" for r in repeated)
+        return [Lit(self.rng.randrange(5)) for r in repeated if r]
 
     def prompt(self, block: Block, scope: list[Value]) -> Value:
         found = [v for v in scope if v.type == types.PROMPT]
@@ -204,9 +219,9 @@ class ModuleMaker:
     def follow_role(self, op: Op) -> None:
         prompts = [self.roles.get(o) for o in op.operands if isinstance(o, Value)]
         role: str | None = None
-        if op.name == "prompt.role_begin":
+        if op.name.endswith(".role_begin"):
             role = op.attrs["role"]
-        elif op.name == "prompt.role_end" or not prompts:
+        elif op.name.endswith(".role_end") or not prompts:
             role = None
         elif op.name in ("prompt.concat", "kv.concat"):
             role = prompts[1] if prompts[0] == prompts[2] else "?"
@@ -250,6 +265,29 @@ class ModuleMaker:
             role = roles.pop() if len(roles) == 1 else "?"
             if result.type.name in ("prompt", "kv") and role is not None:
                 self.roles[result] = role
+        scope.extend(op.results)
+
+    def loop(self, block: Block, scope: list[Value], name: str, depth: int) -> None:
+        carried = [self.operand(block, scope, "value") for _ in range(
+            self.rng.randrange(3) if name == "prompt.for" else 0)]
+        collected = [self.rng.choice((types.PROMPT, types.KV, types.TEXT, types.INT))
+                     for _ in range(self.rng.randrange(3))]
+        body = Block([("", types.INT), *((self.rng.choice(NAMES), o.type) for o in carried)])
+        for arg, value in zip(body.args[1:], carried, strict=True):
+            if isinstance(value, Value) and value in self.roles:
+                self.roles[arg] = self.roles[value]
+        inner = [*scope, *body.args]
+        for _ in range(self.rng.randrange(4)):
+            self.add(body, inner, self.rng.choice(BODY_OPS), depth + 1)
+        ends = [*body.args[1:], *(self.yielded(body, inner, kind) for kind in collected)]
+        self.emit(body, "prompt.yield", ends)
+        attrs: dict[str, Attr] = {"collected": len(collected)} if collected else {}
+        op = self.emit(block, name, [Lit(self.rng.randrange(4)), *carried],
+                       [*(a.type for a in body.args[1:]),
+                        *(types.list_of(e.type) for e in ends[len(carried):])], attrs, [body])
+        for result, arg in zip(op.results, body.args[1:], strict=False):
+            if arg in self.roles:
+                self.roles[result] = self.roles[arg]
         scope.extend(op.results)
 
     def yielded(self, block: Block, scope: list[Value], kind: Type) -> Operand:

@@ -104,7 +104,8 @@ def test_operations(fn: str, args: tuple[Any, ...]) -> None:
 def test_every_known_operation_can_be_written() -> None:
     value = Value(TEXT, Block(), 0, "x")
     for fn in (*compute._OPERATORS, *(f"text.{m}" for m in compute._TEXT_METHODS)):
-        count = {"slice": 4, "tuple": 2, "dict": 2, "set": 2}.get(fn, 2 if fn in (
+        count = {"slice": 4, "bag.text": 3, "pick": 3, "pick_equal": 4, "pick_unequal": 4,
+                  "tuple": 2, "dict": 2, "set": 2}.get(fn, 2 if fn in (
             "eq", "ne", "lt", "le", "gt", "ge", "add", "sub", "mul", "truediv", "floordiv", "mod",
             "pow", "concat", "repeat", "contains", "getitem") else 1)
         op = Op("prompt.compute", [value] * count, {"fn": fn}, (ANY,))
