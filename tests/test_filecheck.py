@@ -1,26 +1,40 @@
 """Golden tests of passes: each tests/filecheck/<pass>/*.sglir says what to run and what to find.
 
-The file holds a module, `// RUN: <pipeline>` and `// CHECK` lines (see tests/filecheck.py).
+The file holds a module, `// RUN: <pipeline>` and `// CHECK` lines (see tests/filecheck.py), and
+maybe `// WITH: <options of sglc opt>`, what the passes know.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sglc import ir
+from sglc.cli import context_options
 from tests.filecheck import CheckFailure, check
 
 _FOLDER = Path(__file__).parent / "filecheck"
 _FILES = sorted(_FOLDER.glob("*/*.sglir"))
 _RUN = re.compile(r"^//\s*RUN:(.*)$", re.MULTILINE)
+_WITH = re.compile(r"^//\s*WITH:(.*)$", re.MULTILINE)
 
 
 def pipelines(source: str) -> list[str]:
     """The specs of the RUN lines of a file."""
     return [spec.strip() for spec in _RUN.findall(source)]
+
+
+def facts(source: str) -> dict[str, Any]:
+    """The facts that the WITH line of a file gives."""
+    parser = argparse.ArgumentParser()
+    context_options(parser)
+    found = _WITH.search(source)
+    given = parser.parse_args(found[1].split() if found else [])
+    return {"rows": given.rows, "max_tokens": given.max_tokens, "may_stop": not given.no_stops}
 
 
 @pytest.mark.parametrize("path", _FILES, ids=lambda p: str(p.relative_to(_FOLDER)))
@@ -34,7 +48,7 @@ def test_passes_leave_what_the_file_demands(path: Path) -> None:
     for spec in specs:
         module = ir.parse(source, file=path.name)
         ir.verify(module)
-        after = PassManager(spec).run(module, make_context())
+        after = PassManager(spec).run(module, make_context(**facts(source)))
         ir.verify(after)
         text = ir.print(after)
         assert ir.parse(text) == after

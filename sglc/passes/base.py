@@ -39,9 +39,10 @@ class PassContext:
     """What passes know beside the module; model-free passes work with an empty one.
 
     rows: instances of the program in the batch.
-    may_stop: whether stop strings can apply that a gen does not name itself (the run's or the
-        template's).  While they can, the text after a gen may begin with what the stop cut off.
-    max_tokens: the run's `max_tokens`, for gens that give none; None if not known.
+    may_stop: whether gens can end, or come out, in a way that they do not say themselves: the
+        run's or the template's stop strings, the run's `stop_token_ids`, `n` or `heal`.  While
+        they can, the text after a gen may begin with what the stop cut off.
+    max_tokens, temperature: the run's, for gens that give none; None if not known.
     rewrites: where rewrites are recorded; None records nothing.
     """
 
@@ -51,6 +52,7 @@ class PassContext:
     may_stop: bool = True
     max_tokens: int | None = None
     rewrites: list[Rewrite] | None = None
+    temperature: float | None = None
 
     def record(self, rule: str, before: object, after: object, place: Place | None) -> None:
         """Note a rewrite, if anyone asked for them."""

@@ -63,7 +63,7 @@ class _Sizes:
                 self._call(op)
             elif op.name in BRANCHES:
                 self._branch(op)
-            elif op.results and op.results[0].type == KV:
+            elif op.results and op.results[0].type == KV and not op.regions:
                 size = self._extended(op)
                 if size is not None:
                     self.sizes[op.results[0]] = size
@@ -101,7 +101,7 @@ class _Sizes:
         if known is None and not self.tokenizer.can_cut:
             return
         if op.name == "kv.decode":
-            most = op.attrs.get("max_tokens") or self.context.max_tokens
+            most = self._most(op)
             if most is None:
                 return
             self.bounds[op] = tokens + most * (op.attrs.get("n") or 1)
@@ -116,6 +116,12 @@ class _Sizes:
         self.sizes[op.results[0]] = Size(before.fixed, before.tail + max(lengths))
         if op.attrs.get("method") != "unconditional_likelihood_normalized":
             self.bounds[op] = before.fixed + sum([before.tail + n for n in lengths])
+
+    def _most(self, op: Op) -> int | None:
+        """The tokens that a decode adds at most: what it may, or what its constraint takes."""
+        most: int | None = op.attrs.get("max_tokens") or self.context.max_tokens
+        longest: int | None = op.attrs.get("most_tokens")
+        return most if longest is None else longest if most is None else min(most, longest)
 
     def _branch(self, op: Op) -> None:
         for result in op.results:

@@ -16,9 +16,11 @@ from typing import ClassVar
 from sglc.errors import UnknownVariable
 from sglc.ir.module import Block, Module, Op, Operand, Program, Value
 from sglc.ir.ops import OPS
+from sglc.ir.signatures import LOOPS
 from sglc.passes.base import Pass, PassContext
 from sglc.passes.edit import detach, set_ops
 from sglc.passes.facts import BRANCHES, is_call, is_finished, is_pure, is_total
+from sglc.passes.pick_texts import has_events
 
 _NAMED = ("prompt.bind", "prompt.meta")
 
@@ -64,24 +66,24 @@ class _Marks:
         self.needed: set[Value] = set()
         self._todo: list[Operand] = []
         self._whole_branches = is_finished(program)  # arms' yields were the ends of sequences
+        self._told = has_events(program.body)  # a trace that goes on is told which arms it took
         for op in program.walk():
             if self._is_root(op, program, outputs):
                 self._mark(op)
         while self._todo:
             self._need(self._todo.pop())
 
-    @staticmethod
-    def _is_root(op: Op, program: Program, outputs: tuple[str, ...]) -> bool:
+    def _is_root(self, op: Op, program: Program, outputs: tuple[str, ...]) -> bool:
         effect = OPS[op.name].effect
         if op.name in _NAMED:
             return not outputs or op.attrs["name"] in outputs
-        if effect == "observe":
+        if effect == "observe" or (self._told and op.name == "prompt.if" and "event" in op.attrs):
             return True
         if effect == "host":
             return not op.attrs.get("pure")
         if effect == "end":
             return op.block is program.body or op.name != "prompt.yield"
-        if op.regions and op.name not in BRANCHES:
+        if op.regions and op.name not in BRANCHES and op.name not in LOOPS:
             return True
         return is_pure(op) and not outputs and not is_total(op)
 
@@ -98,11 +100,15 @@ class _Marks:
         self.alive.add(op)
         if op.name != "prompt.yield":
             self._todo.extend(op.operands)
-        if op.name in BRANCHES and self._whole_branches:
+        if (op.name in BRANCHES or op.name in LOOPS) and self._whole_branches:
             self._todo.extend(op.results)
         for region in op.regions:
             if region.terminator is not None:
                 self._mark(region.terminator)
+                if op.name in LOOPS:  # all that is carried may matter to the next round
+                    carried = len(op.operands) - 1
+                    self._todo.extend(region.terminator.operands[:carried])
+                    self._todo.extend(op.results[:carried])
         parent = op.block.parent if op.block is not None else None
         if isinstance(parent, Op):
             self._mark(parent)
@@ -115,7 +121,7 @@ class _Marks:
         if op is None:
             return  # a region's op is alive if anything in it is, and reads its arguments
         self._mark(op)
-        if op.name in BRANCHES:
+        if op.name in BRANCHES or op.name in LOOPS:
             for region in op.regions:
                 last = region.terminator
                 if last is not None:
@@ -134,7 +140,8 @@ def _sweep(block: Block, marks: _Marks, stats: dict[str, int], context: PassCont
             continue
         for region in op.regions:
             _sweep(region, marks, stats, context)
-        if op.name in BRANCHES and any(r not in marks.needed for r in op.results):
+        if (op.name in BRANCHES or op.name in LOOPS) and any(
+                r not in marks.needed for r in op.results):
             stats["results"] += sum(r not in marks.needed for r in op.results)
             op = _narrowed(op, marks)
         out.append(op)
@@ -145,13 +152,16 @@ def _sweep(block: Block, marks: _Marks, stats: dict[str, int], context: PassCont
 
 
 def _narrowed(branch: Op, marks: _Marks) -> Op:
-    """The branch without the results that nobody reads."""
+    """The branch or loop without the results that nobody reads."""
     kept = [r for r in branch.results if r in marks.needed]
     for region in branch.regions:
         last = region.terminator
         if last is not None:
             last.set_operands([last.operands[r.index] for r in kept])
-    new = Op(branch.name, branch.operands, branch.attrs, [r.type for r in kept], branch.regions,
+    attrs = dict(branch.attrs)
+    if branch.name in LOOPS:
+        attrs["collected"] = len(kept) - (len(branch.operands) - 1)
+    new = Op(branch.name, branch.operands, attrs, [r.type for r in kept], branch.regions,
              branch.loc, [r.name for r in kept])
     for old, result in zip(kept, new.results, strict=True):
         old.replace_by(result)

@@ -19,7 +19,8 @@ _TEXTS = frozenset({"text", "choice"})
 _NUMBERS = frozenset({"bool", "int", "float"})
 
 # Never raise on plain values.
-_SAFE_ON_PLAIN = frozenset({"eq", "ne", "not", "bool", "str", "repr", "is_none"})
+_SAFE_ON_PLAIN = frozenset({"eq", "ne", "not", "bool", "str", "repr", "is_none", "pick",
+                             "pick_equal", "pick_unequal"})
 # Never raise if all operands are texts (and there are as many as the method takes).
 _SAFE_ON_TEXTS = frozenset({
     "concat", "contains", "len", "lt", "le", "gt", "ge",
@@ -55,6 +56,7 @@ def is_total(op: Op) -> bool:
         kinds = {o.type.name for o in op.operands}
         return ((fn in _SAFE_ON_PLAIN and kinds <= _PLAIN)
                 or (fn in _SAFE_ON_TEXTS and kinds <= _TEXTS)
+                or (fn in ("add", "sub") and kinds <= {"int"})
                 or (fn in _SAFE_ON_NUMBERS and kinds <= _NUMBERS))
     return True
 

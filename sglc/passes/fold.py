@@ -4,7 +4,8 @@ Rules, applied to a fixpoint (bounded by `rounds`): adjacent literal appends bec
 nothing else reads the prompt between them; empty appends go; formats and computes of literals
 are evaluated; an appended format gives its texts to the prompt, so that prefixes end later;
 the text of a literal prompt is a literal; a select of one choice is text; a branch on a literal
-is the region it takes; unused pure ops go, unless evaluating them might raise.
+is the region it takes, and one between texts appends the text it chooses (`pick_texts.py`);
+unused pure ops go, unless evaluating them might raise.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from sglc.passes.literals import (
     compute_value,
     format_part,
 )
+from sglc.passes.pick_texts import has_events, picked
 
 Part = str | tuple[int, str, str]
 Result = tuple[Sequence[Op], Sequence[Operand]]  # ops to put in place, and the results' values
@@ -41,6 +43,7 @@ class Fold(Pass):
     def run(self, module: Module, context: PassContext) -> dict[str, int]:
         folder = _Folder(context)
         for program in module.programs.values():
+            folder.picks = not has_events(program.body)
             for _ in range(self.rounds):
                 if not folder.sweep(program.body):
                     break
@@ -58,6 +61,7 @@ class _Folder:
             "prompt.switch": self._branch, "prompt.concat": self._concat,
         }
         self.changed = False
+        self.picks = True  # branches between texts may go
 
     def sweep(self, block: Block) -> bool:
         """One pass over the block and its regions; whether anything changed."""
@@ -111,12 +115,18 @@ class _Folder:
         if not text.value:
             self._note("empty", op, "nothing")
             return (), (base,)
-        while (before := _append_before(op)) is not None:
-            first, opening = before.operands
-            assert isinstance(opening, Lit)
-            text = Lit(opening.value + text.value)
-            op.set_operands((first, text))
-            op.loc = before.loc or op.loc
+        if _append_after(op):
+            return None  # the last one of a run takes all their texts, once
+        texts = [text.value]
+        last = op
+        while (before := _append_before(last)) is not None:
+            texts.append(before.operands[1].value)  # type: ignore[union-attr]
+            last = before
+        if len(texts) > 1:
+            text = Lit("".join(reversed(texts)))
+            op.set_operands((last.operands[0], text))
+            op.loc = last.loc or op.loc
+            self._count("merge", len(texts) - 2)
             self._note("merge", op, text)
             self.changed = True
         return None
@@ -202,7 +212,12 @@ class _Folder:
     def _branch(self, op: Op) -> Result | None:
         predicate = op.operands[0]
         if isinstance(predicate, Value):
-            return None
+            found = picked(op) if op.name == "prompt.if" and self.picks else None
+            if found is not None:
+                self._note("pick", op, f"{len(found[0])} ops")
+            return found
+        if not self.picks and "event" in op.attrs:
+            return None  # a trace that goes on is told which arm it took
         try:
             taken = branch_taken(op.name, [r.label for r in op.regions], predicate)
         except Unknown:
@@ -234,6 +249,13 @@ def _append_before(op: Op) -> Op | None:
             or before.block is not op.block or isinstance(before.operands[1], Value)):
         return None
     return before
+
+
+def _append_after(op: Op) -> bool:
+    """Whether a literal append directly follows `op`, a literal append, and alone reads it."""
+    uses = op.results[0].uses
+    return (len(uses) == 1 and uses[0].name == "prompt.append" and uses[0].block is op.block
+            and isinstance(uses[0].operands[1], Lit))
 
 
 def _is_plain_text(parts: Sequence[Part], operands: Sequence[Operand]) -> bool:

@@ -1,7 +1,8 @@
-"""Forks and joins become uses of prompt values.  Preserves text.
+"""Forks, joins and bags become uses of prompt values.  Preserves text.
 
 A fork's children are the forked prompt itself, as prompts are immutable.  A join that appends
 is a chain of `prompt.concat`, one a child; a join that only gathers variables is its parent.
+A bag is its parts in the order given.
 """
 
 from __future__ import annotations
@@ -10,23 +11,25 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sglc.errors import IRError
-from sglc.ir.module import Block, Module, Op, Operand
+from sglc.ir.module import Block, Lit, Module, Op, Operand
 from sglc.ir.types import PROMPT
 from sglc.passes.base import Pass, PassContext
 from sglc.passes.edit import replace, set_ops
 from sglc.passes.facts import blocks
 
+_REMOVED = frozenset(("prompt.fork", "prompt.join", "prompt.bag"))
+
 
 @dataclass(frozen=True)
 class Functionalize(Pass):
-    """Remove `prompt.fork` and `prompt.join`."""
+    """Remove `prompt.fork`, `prompt.join` and `prompt.bag`."""
 
     name: ClassVar[str] = "functionalize"
 
     def run(self, module: Module, context: PassContext) -> dict[str, int]:
-        stats = {"forks": 0, "joins": 0}
+        stats = {"forks": 0, "joins": 0, "bags": 0}
         for block in blocks(module):
-            if any(op.name in ("prompt.fork", "prompt.join") for op in block.ops):
+            if any(op.name in _REMOVED for op in block.ops):
                 _rewrite(block, stats, context)
         return stats
 
@@ -42,9 +45,26 @@ def _rewrite(block: Block, stats: dict[str, int], context: PassContext) -> None:
             stats["joins"] += 1
             context.record("join", op.attrs["mode"], "concat", op.loc)
             replace(op, [_join(op, out)])
+        elif op.name == "prompt.bag":
+            stats["bags"] += 1
+            context.record("bag", f"{len(op.operands) - 2} parts", "appends", op.loc)
+            replace(op, [_bag(op, out)])
         else:
             out.append(op)
     set_ops(block, out)
+
+
+def _bag(op: Op, out: list[Op]) -> Operand:
+    """The prompt with the parts in their order; new ops go to `out`."""
+    prompt, separator, *parts = op.operands
+    for index, part in enumerate(parts):
+        for text in (separator, part) if index else (part,):
+            if text == Lit(""):
+                continue
+            append = Op("prompt.append", (prompt, text), None, (PROMPT,), (), op.loc)
+            out.append(append)
+            prompt = append.results[0]
+    return prompt
 
 
 def _join(op: Op, out: list[Op]) -> Operand:

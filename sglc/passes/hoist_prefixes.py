@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sglc.ir.module import Block, Lit, Module, Op, Value
+from sglc.ir.signatures import LOOPS
 from sglc.passes.base import Pass, PassContext
 from sglc.passes.edit import remove, replace, set_ops
 from sglc.passes.facts import BRANCHES, is_finished, is_mergeable, is_pure, is_total
@@ -35,12 +36,14 @@ class HoistPrefixes(Pass):
         for program in module.programs.values():
             if is_finished(program):
                 continue
-            _Numbering(context, self.min_tokens, stats).visit(program.body)
+            Numbering(context, self.min_tokens, stats).visit(program.body)
             stats["moved"] += _constants_first(program.body)
         return stats
 
 
-class _Numbering:
+class Numbering:
+    """Replaces ops by equal ones that dominate them."""
+
     def __init__(self, context: PassContext, min_tokens: int, stats: dict[str, int]) -> None:
         self.context = context
         self.min_tokens = min_tokens
@@ -51,16 +54,18 @@ class _Numbering:
         added: list[Key] = []
         out: list[Op] = []
         for op in block.ops:
-            if is_pure(op) and is_mergeable(op):
-                key = _key(op, _itself)
+            key = self.key(op)
+            if key is not None:
                 known = self.visible.get(key)
                 if known is not None:
-                    self._merge(op, known)
+                    self.merge(op, known)
                     continue
                 self.visible[key] = op
                 added.append(key)
             for region in op.regions:
                 self.visit(region)
+            if op.name in LOOPS:
+                out.extend(self._invariant(op))
             if op.name in BRANCHES:
                 for common in self._common(op):
                     key = _key(common, _itself)
@@ -72,11 +77,31 @@ class _Numbering:
         for key in added:
             del self.visible[key]
 
-    def _merge(self, op: Op, known: Op) -> None:
+    def key(self, op: Op) -> Key | None:
+        """What equal ops have in common; None for ops that stay."""
+        return _key(op, _itself) if is_pure(op) and is_mergeable(op) else None
+
+    def merge(self, op: Op, known: Op) -> None:
+        """Let `known` stand for `op` as well."""
         self.stats["merged"] += 1
         self.stats["tokens"] += _tokens(op, self.context)
         self.context.record("merge-prefix", op.name, known.name, op.loc)
         replace(op, known.results)
+
+    def _invariant(self, loop: Op) -> list[Op]:
+        """What every round of a loop computes alike, taken out of it."""
+        region = loop.regions[0]
+        inner = {*region.args, *(r for op in region.ops for r in op.results)}
+        found: list[Op] = []
+        for op in region.ops:
+            if is_pure(op) and is_mergeable(op) and is_total(op) and not any(
+                    o in inner for o in op.operands):
+                found.append(op)
+                inner.difference_update(op.results)
+        gone = set(found)
+        region.ops = [op for op in region.ops if op not in gone]
+        self.stats["hoisted"] += len(found)
+        return found
 
     def _common(self, branch: Op) -> list[Op]:
         """The pure ops that all arms compute from what is above, taken out of the arms."""

@@ -39,7 +39,9 @@ def _rewrite(block: Block, context: PassContext,
     out: list[Op] = []
     lowered = 0
     for op in block.ops:
-        if op.name not in _ROLES:
+        if op.name not in _ROLES or is_repeated(op):
+            if op.name in _ROLES:  # pieces are chosen when the number of messages is known
+                _template(op, context)
             out.append(op)
             continue
         key = (op.name, tuple(op.attrs.get("history") or ()), op.attrs["role"])
@@ -63,10 +65,20 @@ def _rewrite(block: Block, context: PassContext,
     return lowered
 
 
-def _pieces(op: Op, context: PassContext) -> tuple[Any, ...]:
+def is_repeated(op: Op) -> bool:
+    """Whether how many messages come before the op is known at run time only."""
+    return any(isinstance(role, tuple) for role in op.attrs.get("history") or ())
+
+
+def _template(op: Op, context: PassContext) -> Any:
     if context.template is None:
         raise TokenError("SGLC311", "the program has chat roles, but there is no chat template",
                          place=op.loc, fixes=("give a template, or a tokenizer that has one",))
+    return context.template
+
+
+def _pieces(op: Op, context: PassContext) -> tuple[Any, ...]:
+    template = _template(op, context)
     history = tuple(op.attrs.get("history") or ())
-    side = context.template.open if op.name == "prompt.role_begin" else context.template.close
+    side = template.open if op.name == "prompt.role_begin" else template.close
     return tuple(side(history, op.attrs["role"]))

@@ -68,6 +68,10 @@ class PassRecord:
         return None if self.module_after is None else print_module(self.module_after)
 
 
+VERIFY_EACH_OPS = 20_000
+"""Larger modules are verified before and after the pipeline only: checking them after each pass
+takes longer than the passes."""
+
 Callback = Callable[[PassRecord | None, Module], None]
 """Called with None and the module before the first pass, then after each with its record."""
 
@@ -77,16 +81,19 @@ class PassManager:
 
     passes: a spec (see `spec.py`) or passes.  level: passes that preserve less than the level
     allows are refused (text below -O3), unless `allow` says otherwise.  verify: check the IR
-    before the first pass and after each.  measure: count unique prefill tokens (needs a
+    before the first pass (unless it is `verified` already) and after each (of large modules only
+    after the last, see VERIFY_EACH_OPS).  measure: count unique prefill tokens (needs a
     tokenizer).  keep_text: keep the modules between passes, for `PassRecord.text_before/after`.
     """
 
     def __init__(self, passes: str | Sequence[Pass] = (), *, level: int = 2,
                  allow: Preserves | None = None, verify: bool = True, measure: bool = False,
-                 keep_text: bool = False, callbacks: Sequence[Callback] = ()) -> None:
+                 keep_text: bool = False, callbacks: Sequence[Callback] = (),
+                 verified: bool = False) -> None:
         self.passes: tuple[Pass, ...] = (
             parse_spec(passes, PASSES) if isinstance(passes, str) else tuple(passes))
         self.verify = verify
+        self.verified = verified
         self.measure = measure
         self.keep_text = keep_text
         self.callbacks = tuple(callbacks)
@@ -107,7 +114,7 @@ class PassManager:
         """A new module: `module` (left as it is) after all passes.  Raises PassError."""
         context = context or PassContext()
         self.records = []
-        if self.verify:
+        if self.verify and not self.verified:
             verify(module)
         work = clone_module(module)
         measure = _Measure(context if self.measure else None)
@@ -139,7 +146,8 @@ class PassManager:
             raise  # the pass found a mistake of its user
         except Exception as error:
             raise self._failure(index, original, context, error) from error
-        if self.verify:
+        last = index == len(self.passes) - 1
+        if self.verify and (last or record.ops_before <= VERIFY_EACH_OPS):
             start = perf_counter()
             try:
                 verify(work)

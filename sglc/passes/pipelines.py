@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from sglc.passes.base import Pass
+from sglc.passes.early_prefill import EarlyPrefill
 from sglc.passes.eliminate_dead import EliminateDead
 from sglc.passes.fold import Fold
 from sglc.passes.functionalize import Functionalize
 from sglc.passes.hoist_prefixes import HoistPrefixes
 from sglc.passes.liveness import Liveness
+from sglc.passes.lower_regex import LowerRegex
 from sglc.passes.lower_roles import LowerRoles
+from sglc.passes.lower_select import LowerSelect
+from sglc.passes.merge_duplicates import MergeDuplicates
+from sglc.passes.merge_gens import MergeGens
+from sglc.passes.order_bags import OrderBags
 from sglc.passes.parallelize_forks import ParallelizeForks
+from sglc.passes.refine_choices import RefineChoices
 from sglc.passes.schedule import Schedule
 from sglc.passes.tokenize import Tokenize
 
 PASSES: dict[str, type[Pass]] = {p.name: p for p in (
-    Functionalize, LowerRoles, Fold, HoistPrefixes, EliminateDead, ParallelizeForks, Tokenize,
+    OrderBags, Functionalize, LowerRoles, RefineChoices, Fold, HoistPrefixes, MergeDuplicates,
+    EliminateDead, ParallelizeForks, LowerRegex, Tokenize, LowerSelect, MergeGens, EarlyPrefill,
     Liveness, Schedule)}
 """Every pass, in the order of the default pipeline."""
 
@@ -22,16 +30,20 @@ PASSES: dict[str, type[Pass]] = {p.name: p for p in (
 # more are.
 DEFAULT_PIPELINE: tuple[str, ...] = (
     "functionalize,lower-roles,tokenize,liveness,schedule",
-    "functionalize,lower-roles,fold,eliminate-dead,tokenize,liveness,schedule",
-    "functionalize,lower-roles,hoist-prefixes,fold,hoist-prefixes,eliminate-dead,"
-    "parallelize-forks,tokenize,liveness,schedule",
-    "functionalize,lower-roles,hoist-prefixes,fold,hoist-prefixes,eliminate-dead,"
-    "parallelize-forks,tokenize,liveness,schedule",
+    "functionalize,lower-roles,refine-choices,fold,eliminate-dead,lower-regex,tokenize,liveness,"
+    "schedule",
+    "functionalize,lower-roles,hoist-prefixes,refine-choices,fold,hoist-prefixes,merge-duplicates,"
+    "eliminate-dead,parallelize-forks,lower-regex,tokenize,lower-select,merge-gens,"
+    "early-prefill,liveness,schedule",
+    "order-bags,functionalize,lower-roles,hoist-prefixes,refine-choices,fold,hoist-prefixes,"
+    "merge-duplicates,eliminate-dead,parallelize-forks,lower-regex,tokenize,lower-select,merge-gens,"
+    "early-prefill,liveness,schedule",
 )
 """Specs by level: only what a plan needs; exact and local; exact and global; and whatever the
 program itself permits."""
 
-_NEED_TOKENS = ("lower-roles", "tokenize", "liveness", "schedule")
+_NEED_TOKENS = ("lower-roles", "lower-regex", "tokenize", "lower-select", "merge-gens",
+                "early-prefill", "liveness", "schedule")
 
 
 def pipeline(level: int, model_free: bool = False) -> str:

@@ -14,8 +14,11 @@ from typing import Any
 
 from sglc.ir import compute
 from sglc.ir.module import Block, Lit, Module, Op, Operand, Value
+from sglc.ir.signatures import LOOPS
 from sglc.passes.facts import BRANCHES, is_call
 from sglc.tokens.tokenizer import Tokenizer
+
+_ITEMS = ("prompt.item", "kv.item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,15 @@ class PrefillCounter:
             trie.visit(program.body)
         return Prefill(trie.tokens, trie.exact)
 
-    def count_rows(self, rows: Iterable[tuple[Module, Mapping[str, Any]]]) -> BatchPrefill:
+    def count_rows(self, rows: Iterable[tuple[Module, Mapping[str, Any]]],
+                   batch: Mapping[str, int] | None = None) -> BatchPrefill:
         """The distinct tokens of the prompts of many instances.
 
-        rows: for each the module that runs it and its arguments, by their IR names.
+        rows: for each the module that runs it and its arguments, by their IR names.  batch: what
+        orders their bags, if that is known (see `ir/bags.py`).
         """
         trie = _Trie(self)
+        trie.batch = batch
         alone = 0
         for module, arguments in rows:
             trie.begin_row(arguments)
@@ -102,17 +108,26 @@ class _Trie:
         self.at: dict[Value, _Position] = {}
         self.known: dict[Value, Any] = {}
         self.touched: set[int] = set()
+        self.batch: Mapping[str, int] | None = None
+        self.lists: dict[Value, list[Value]] = {}  # what loops collected
+        self.rounds: list[int] = []  # of the loops around
 
     def begin_row(self, arguments: Mapping[str, Any]) -> None:
         self.row += 1
         self.arguments = arguments
         self.at, self.known, self.touched = {}, {}, set()
+        self.lists, self.rounds = {}, []
 
     def begin_program(self, args: Iterable[Value]) -> None:
         self.known.update({a: self.arguments[a.name] for a in args if a.name in self.arguments})
 
     def visit(self, block: Block) -> None:
         for op in block.ops:
+            if op.name in LOOPS:
+                self._loop(op)
+                continue
+            if (op.name in _ITEMS or op.attrs.get("fn") == "getitem") and self._item(op):
+                continue
             regions = self._taken(op)
             for region in regions:
                 self.visit(region)
@@ -125,6 +140,55 @@ class _Trie:
             elif self.known and len(op.results) == 1:
                 self._compute(op)
 
+    def _loop(self, op: Op) -> None:
+        """All rounds where the row's arguments say how many; else one, which is not exact."""
+        region, end = op.regions[0], op.regions[0].terminator
+        carried = list(op.operands[1:])
+        if end is None:
+            return
+        known = self._is_known(op.operands[0])
+        self.exact &= known
+        lists: list[list[Value]] = [[] for _ in op.results[len(carried):]]
+        ends: list[Operand] = carried
+        for i in range(self._value(op.operands[0]) if known else 1):
+            self.rounds.append(i)
+            handed = [self._kept(o) for o in ends[: len(carried)]]
+            for inner in region.walk():
+                for result in inner.results:
+                    self.known.pop(result, None)
+                    self.at.pop(result, None)
+                    self.lists.pop(result, None)
+            if known:
+                self.known[region.args[0]] = i
+            for arg, value in zip(region.args[1:], handed, strict=True):
+                self.known.pop(arg, None)
+                self.at.pop(arg, None)
+                self._same(arg, value)
+            self.visit(region)
+            ends = list(end.operands)
+            for items, last in zip(lists, ends[len(carried):], strict=True):
+                items.append(self._kept(last))
+            self.rounds.pop()
+        for result, last in zip(op.results[: len(carried)], ends, strict=False):
+            self._same(result, self._kept(last))
+        self.lists.update(zip(op.results[len(carried):], lists, strict=True))
+
+    def _kept(self, operand: Operand) -> Value:
+        """A value of its own that is what `operand` is now."""
+        out = Value(operand.type, Block(), 0)
+        self._same(out, operand)
+        return out
+
+    def _item(self, op: Op) -> bool:
+        """A known item of a list that a loop collected; whether it is one."""
+        collected = op.operands[0]
+        items = self.lists.get(collected) if isinstance(collected, Value) else None
+        number = self._value(op.operands[1]) if self._is_known(op.operands[1]) else None
+        if items is None or type(number) is not int or not -len(items) <= number < len(items):
+            return False
+        self._same(op.results[0], items[number])
+        return True
+
     def _taken(self, op: Op) -> tuple[Block, ...]:
         """The regions of an op that may run in this row."""
         if op.name in BRANCHES:
@@ -136,7 +200,10 @@ class _Trie:
         return op.regions
 
     def _compute(self, op: Op) -> None:
-        if not all(self._is_known(o) for o in op.operands):
+        if op.name == "prompt.batch" and self.batch is not None:
+            self.known[op.results[0]] = self.batch
+            return
+        if op.name == "prompt.batch" or not all(self._is_known(o) for o in op.operands):
             return
         values = [self._value(o) for o in op.operands]
         try:
@@ -194,7 +261,8 @@ class _Trie:
                 self._flush(_Position(before.node, before.text + text, before.first, before.exact))
         # Text after a gen may follow what a stop string cut off: not exact.
         self.at[op.results[0]] = _Position(
-            self._step(node, ("call", op.attrs["path"], self.row)), "", False, False)
+            self._step(node, ("call", op.attrs["path"], *self.rounds, self.row)), "", False,
+            False)
 
     def _handed_on(self, op: Op, regions: tuple[Block, ...]) -> None:
         for result in op.results:

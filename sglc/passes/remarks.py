@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from sglc.errors import Diagnostic, Place
 from sglc.ir.module import Lit, Module, Op, Operand, Program, Value
-from sglc.ir.signatures import CHAINS
+from sglc.ir.signatures import CHAINS, offsets
 from sglc.passes.base import PassContext
+from sglc.passes.choice_remarks import ruled_out
 from sglc.passes.eliminate_dead import dead_calls
 from sglc.passes.facts import blocks_of
 from sglc.passes.fork_order import waiting_forks
@@ -42,6 +43,7 @@ def remarks(module: Module, context: PassContext | None = None) -> list[Diagnost
         found += _repeated_calls(program, context)
         found += _unused_calls(program, context)
         found += _choices(program, count)
+        found += ruled_out(program, context)
         found += _control_names(program, context.tokenizer)
     unique = {(d.code, d.what, d.place): d for d in found}
     return sorted(unique.values(), key=lambda d: (
@@ -206,7 +208,7 @@ def _choices(program: Program, count: _Count) -> Iterator[Diagnostic]:
     for op in program.walk():
         if op.name != "prompt.select":
             continue
-        operands = op.operands[1:-1] if op.attrs.get("offset") else op.operands[1:]
+        operands = op.operands[1:len(op.operands) - len(offsets(op))]
         choices = [o.value for o in operands if isinstance(o, Lit)]
         if len(choices) < len(operands):
             continue

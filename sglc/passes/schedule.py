@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from sglc.errors import IRError
 from sglc.ir.module import Block, Module, Op, Program, Value
+from sglc.ir.signatures import LOOPS
 from sglc.passes.base import Pass, PassContext
 from sglc.passes.bounds import call_bounds
 from sglc.passes.constants import constant_prompts
@@ -70,7 +71,7 @@ def remaining_chains(program: Program) -> dict[Op, int]:
                 inner = 0
                 for region in op.regions:
                     last = region.terminator
-                    if op.name in BRANCHES and last is not None:
+                    if (op.name in BRANCHES or op.name in LOOPS) and last is not None:
                         for operand, result in zip(last.operands, op.results, strict=True):
                             if isinstance(operand, Value):
                                 below[operand] = max(below.get(operand, 0), below.get(result, 0))
@@ -115,7 +116,8 @@ def _await_results(program: Program) -> int:
             read = [v for v in inputs[op] if v in decided]
             by_model = bool(read) or is_call(op) or branch_decided
             for region in op.regions:
-                decided.update(a for a, o in zip(region.args, op.operands[1:], strict=True)
+                carried = region.args[1:] if op.name in LOOPS else region.args
+                decided.update(a for a, o in zip(carried, op.operands[1:], strict=True)
                                if o in decided)
                 has_calls = visit(region, branch_decided or op.operands[0] in decided)
                 calls |= has_calls

@@ -20,6 +20,7 @@ from sglc.ir.types import IDS, KV, PROMPT, Type
 from sglc.passes.base import Pass, PassContext
 from sglc.passes.edit import replace, set_ops
 from sglc.passes.facts import BRANCHES
+from sglc.passes.lower_roles import is_repeated
 from sglc.tokens.prompt import Prompt
 from sglc.tokens.tokenizer import Tokenizer
 
@@ -35,7 +36,8 @@ State = Prompt | Unknown
 """A prompt with the right tail and flags (its ids before the tail are not those at run time)."""
 
 _RENAMED = {"prompt.root": "kv.root", "prompt.gen": "kv.decode", "prompt.select": "kv.score",
-            "prompt.concat": "kv.concat"}
+            "prompt.concat": "kv.concat", "prompt.item": "kv.item",
+            "prompt.role_begin": "kv.role_begin", "prompt.role_end": "kv.role_end"}
 _LOWERED_BEFORE = {"prompt.fork": "functionalize", "prompt.join": "functionalize",
                    "prompt.role_begin": "lower-roles", "prompt.role_end": "lower-roles"}
 
@@ -74,7 +76,7 @@ class _Lowering:
     def block(self, block: Block) -> None:
         out: list[Op] = []
         for op in block.ops:
-            if op.name in _LOWERED_BEFORE:
+            if op.name in _LOWERED_BEFORE and not is_repeated(op):
                 raise IRError("SGLC203", f"tokenize meets {op.name}", place=op.loc,
                               fixes=(f"run {_LOWERED_BEFORE[op.name]} before it",))
             if op.name == "prompt.append":

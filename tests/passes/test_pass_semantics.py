@@ -24,6 +24,7 @@ ALONE = ("functionalize", "lower-roles", "fold", "hoist-prefixes", "eliminate-de
          "parallelize-forks")
 LOWERED = "functionalize,lower-roles,tokenize"
 KV = (LOWERED, f"{LOWERED},liveness", f"{LOWERED},schedule",
+      f"{LOWERED},lower-select,early-prefill,liveness",
       f"{LOWERED},hoist-prefixes,eliminate-dead,parallelize-forks,liveness,schedule",
       f"{LOWERED},liveness,hoist-prefixes,eliminate-dead,parallelize-forks")
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
@@ -50,7 +51,7 @@ def model_calls(outcome: Outcome) -> Counter[Any]:
 def check(module: Module, context: PassContext, spec: str, dead: bool) -> Module:
     """Run passes and compare; with `dead` calls may be missing."""
     want = evaluate(module, ARGS, context)
-    out = PassManager(spec).run(module, context)
+    out = PassManager(spec, level=3).run(module, context)
     got = evaluate(out, ARGS, context)
     assert got.seen() == want.seen()
     if want.error is None:  # where the program raises, later calls may have started
