@@ -6,6 +6,7 @@ known here.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +15,41 @@ import torch
 from torch import Tensor
 
 from sglc.errors import ModelError
+from sglc.kernels.attention import capped_attention_torch
 from sglc.kernels.registry import Kernels, resolve
-from sglc.runtime.attention_plan import plan_attention
-from sglc.runtime.batch import Batch
+from sglc.runtime.attention_plan import AttentionKernel, AttentionPlan, plan_attention
+from sglc.runtime.batch import Batch, Row
+from sglc.runtime.models.aliases import hf_weights
 from sglc.runtime.models.config import LlamaConfig, config_from_gguf, config_from_hf
 from sglc.runtime.models.llama import Llama
 from sglc.runtime.models.llama_gguf import LlamaGGUF
 from sglc.runtime.weights.gguf import GGUFFile
 from sglc.runtime.weights.hf_folder import HFFolder
+from sglc.runtime.weights.metered import LoadReport, MeteredWeights
 from sglc.runtime.weights.source import WeightSource
 
 _DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class ModelRunner:
-    """A `Runner` (see `batch.py`) over a Llama model.  The KV pool is float32.
+    """A `Runner` (see `batch.py`) over a model.  The KV pool is float32.
 
-    Steps may come from any one thread at a time.
+    `loaded` says how fast the weights were read.  Steps may come from any one thread at a time.
     """
 
-    def __init__(self, model: Llama, kernels: Kernels, dtype: torch.dtype) -> None:
+    def __init__(self, model: Llama, kernels: Kernels, dtype: torch.dtype,
+                 loaded: LoadReport | None = None) -> None:
         c = model.config
         self.config: LlamaConfig = c
         self.kernels = kernels
         self.dtype = dtype
+        self.loaded = loaded
         self.vocab_size = c.vocab_size
         self.context_length = c.context_length
         self.bytes_per_token = c.layers * 2 * c.kv_heads * c.head_dim * 4
         self._model: Llama | None = model
+        self._windows = [c.window(n) for n in range(c.layers)]
+        self._attention = _attention_kernel(c, kernels)
         self._pools = torch.empty(0)
         self._scratch = torch.empty(0)
 
@@ -57,19 +65,22 @@ class ModelRunner:
     def forward(self, batch: Batch) -> Tensor:
         """Writes the step's KV; normed hidden states of `batch.outputs`, float32 (K, H)."""
         model = self._open()
-        plan = plan_attention(batch.rows)
+        plans = self._plans(batch.rows)
+        plan = plans[0]
         arrays, outputs = (batch.ids, batch.positions, batch.slots), batch.outputs
         if plan.order is not None:
             arrays = tuple(a[plan.order] for a in arrays)
             place = np.empty(len(plan.order), np.int64)
             place[plan.order] = np.arange(len(plan.order))
             outputs = place[outputs]
-        scratch = self._room(plan.scratch_keys)
+        scratch = self._room(max(p.scratch_keys for p in plans))
+
+        def attend(queries: Tensor, pool: Tensor, layer: int) -> Tensor:
+            return plans[layer].attend(self._attention, queries, pool, scratch)
+
         with torch.inference_mode():
             ids, positions, slots, wanted = (_tensor(a) for a in (*arrays, outputs))
-            hidden = model.forward(
-                ids, positions, slots, self._pools,
-                lambda q, pool: plan.attend(self.kernels.attention, q, pool, scratch), wanted)
+            hidden = model.forward(ids, positions, slots, self._pools, attend, wanted)
         return hidden.clone()  # an ordinary tensor: callers may write to it
 
     @torch.no_grad()
@@ -87,6 +98,13 @@ class ModelRunner:
         """Frees the weights and the pool."""
         self._model = None
         self._pools = self._scratch = torch.empty(0)
+
+    def _plans(self, rows: list[Row]) -> list[AttentionPlan]:
+        """The plan of each layer; all have the same order of tokens."""
+        longest = max((len(row.context) for row in rows), default=0)
+        windows = [w if w < longest else 0 for w in self._windows]
+        by_window = {w: plan_attention(rows, w) for w in set(windows)}
+        return [by_window[w] for w in windows]
 
     def _open(self) -> Llama:
         if self._model is None:
@@ -116,28 +134,46 @@ def load_runner(path: str | Path, *, dtype: str = "auto", device: str = "cpu",
                          fixes=(f"use {', '.join(_DTYPES)}",))
     if device not in ("cpu", "auto"):
         raise ModelError("SGLC504", f"the device {device!r} is not supported", fixes=("use cpu",))
-    source, config, about = _open_model(Path(path))
+    source, config, about = open_model(Path(path))
     chosen = resolve(kernels, _DTYPES[dtype])
     # Loading is thousands of small operations: threads that wait for each other at every one
     # make it ten times slower where another process is busy.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.no_grad():
-            model = Llama(config, source, chosen, _DTYPES[dtype])
+        with torch.no_grad(), MeteredWeights(source) as metered:
+            model = Llama(config, metered, chosen, _DTYPES[dtype])
     finally:
         torch.set_num_threads(threads)
-    return ModelRunner(model, chosen, _DTYPES[dtype]), about
+    return ModelRunner(model, chosen, _DTYPES[dtype], metered.report), about
 
 
-def _open_model(path: Path) -> tuple[WeightSource, LlamaConfig, dict[str, Any]]:
+def open_model(path: Path) -> tuple[WeightSource, LlamaConfig, dict[str, Any]]:
+    """The weights of a model, its shape, and what a tokenizer needs to know.
+
+    path: a GGUF file, a folder with exactly one, or a Hugging Face folder.
+    """
     file = _gguf_file(path)
     if file is not None:
         gguf = GGUFFile(file)
-        config = config_from_gguf(gguf.metadata, {n: t.shape for n, t in gguf.tensors.items()})
+        if gguf.metadata.get("split.count") not in (None, 0, 1):
+            raise ModelError("SGLC504", f"{file} is one part of several",
+                             why=f"split.count is {gguf.metadata['split.count']!r}",
+                             fixes=("merge the parts with llama.cpp's gguf-split",))
+        config = config_from_gguf(gguf.metadata, {n: t.shape for n, t in gguf.tensors.items()},
+                                  file)
         return LlamaGGUF(gguf, config), config, gguf.metadata
     folder = HFFolder(path)
-    return folder, config_from_hf(folder.config), {"folder": str(path)}
+    config = config_from_hf(folder.config, path / "config.json")
+    return hf_weights(folder, config), config, {"folder": str(path)}
+
+
+def _attention_kernel(c: LlamaConfig, kernels: Kernels) -> AttentionKernel:
+    """The kernel with the model's own treatment of scores."""
+    scale = c.attention_scale or None
+    if c.attention_cap:
+        return partial(capped_attention_torch, scale=scale, cap=c.attention_cap)
+    return kernels.attention if scale is None else partial(kernels.attention, scale=scale)
 
 
 def _gguf_file(path: Path) -> Path | None:

@@ -46,15 +46,20 @@ def test_long_rows_stand_alone() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 300), st.sampled_from([1, 1, 2, 5, 17, 200])), min_size=1,
-                max_size=20), st.integers(1, 2))
-def test_every_token_sees_its_own_keys(sizes: list[tuple[int, int]], stride: int) -> None:
-    """Undo the plan: each token's visible slots are the row's slots up to its position."""
+                max_size=20), st.integers(1, 2), st.sampled_from([0, 0, 1, 7, 40, 130, 499]))
+def test_every_token_sees_its_own_keys(sizes: list[tuple[int, int]], stride: int,
+                                       window: int) -> None:
+    """Undo the plan: each token's visible slots are the row's slots up to its position, or as
+    many of them as the window holds."""
     rows = make_rows(sizes, stride)
-    plan = plan_attention(rows)
+    plan = plan_attention(rows, window)
+    same_order = plan_attention(rows).order
+    assert (plan.order is None) == (same_order is None)
+    assert plan.order is None or plan.order.tolist() == same_order.tolist()
     total = sum(r.n for r in rows)
     order = np.arange(total) if plan.order is None else plan.order
     assert sorted(order.tolist()) == list(range(total))
-    expected = {r.start + i: r.context[:len(r.context) - r.n + i + 1].tolist()
+    expected = {r.start + i: r.context[:len(r.context) - r.n + i + 1][-window:].tolist()
                 for r in rows for i in range(r.n)}
     covered = 0
     for group in plan.groups:
@@ -65,9 +70,11 @@ def test_every_token_sees_its_own_keys(sizes: list[tuple[int, int]], stride: int
             assert block.start == covered
             covered = block.stop
             n = (block.stop - block.start) // group.rows
-            shape = (group.rows, 1, n, block.keys)
+            width = block.keys - block.first
+            shape = (group.rows, 1, n, width)
+            assert not window or width <= window + n - 1
             if block.causal:
-                assert n == block.keys
+                assert n == width
                 seen = torch.ones(n, n).tril().bool().expand(shape)
             elif block.mask is None:
                 seen = torch.ones(shape).bool()
@@ -76,6 +83,6 @@ def test_every_token_sees_its_own_keys(sizes: list[tuple[int, int]], stride: int
             for r in range(group.rows):
                 for i in range(n):
                     token = int(order[block.start + r * n + i])
-                    visible = table[r, :block.keys][seen[r, 0, i].numpy()]
+                    visible = table[r, block.first:block.keys][seen[r, 0, i].numpy()]
                     assert visible.tolist() == expected[token]
     assert covered == total

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from sglc.runtime.models.config import config_from_gguf, config_from_hf
 from sglc.runtime.models.llama_gguf import LlamaGGUF
 from sglc.runtime.weights.fetch import fetch_default_model
 from sglc.runtime.weights.gguf import GGUFFile
+from tests.runtime.model_steps import alone, close, expected_logits, run, tokens
 
 transformers = pytest.importorskip("transformers")
 
@@ -69,47 +69,6 @@ def runner(tiny: tuple[Path, Any]) -> ModelRunner:
 @pytest.fixture(scope="module")
 def smollm2() -> Path:
     return fetch_default_model()
-
-
-def expected_logits(model: Any, ids: Sequence[int]) -> torch.Tensor:
-    with torch.no_grad():
-        return model(torch.tensor([list(ids)])).logits[0]
-
-
-def tokens(n: int, vocab: int = 96, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, vocab, n)
-
-
-# One row of a step: its sequence's ids, how many came before, and the slot of every position.
-Part = tuple[np.ndarray, int, np.ndarray]
-
-
-def run(runner: ModelRunner, parts: Sequence[Part],
-        outputs: Sequence[int] | None = None) -> torch.Tensor:
-    """Logits of the step's tokens (or of those at `outputs`)."""
-    rows, start = [], 0
-    for ids, done, _ in parts:
-        rows.append(Row(start, len(ids) - done, np.zeros(0)))
-        start += len(ids) - done
-    for row, (_, _, slots) in zip(rows, parts, strict=True):
-        row.context = slots
-    batch = Batch(ids=np.concatenate([ids[done:] for ids, done, _ in parts]),
-                  positions=np.concatenate([np.arange(done, len(ids)) for ids, done, _ in parts]),
-                  slots=np.concatenate([slots[done:] for _, done, slots in parts]),
-                  rows=rows, outputs=np.arange(start) if outputs is None else np.array(outputs))
-    return runner.logits(runner.forward(batch))
-
-
-def alone(runner: ModelRunner, ids: np.ndarray) -> torch.Tensor:
-    """Logits of every position of one sequence, prefilled at once into fresh slots."""
-    runner.allocate(len(ids))
-    return run(runner, [(ids, 0, np.arange(len(ids)))])
-
-
-def close(a: torch.Tensor, b: torch.Tensor, limit: float = 2e-4) -> None:
-    assert a.shape == b.shape
-    assert torch.isfinite(a).all()
-    assert (a - b).abs().max() <= limit
 
 
 # -- against transformers ------------------------------------------------------------------------
@@ -326,12 +285,20 @@ def test_hidden_states_may_be_kept_and_written(runner: ModelRunner) -> None:
 
 
 @pytest.mark.parametrize(("changes", "reason"), [
-    ({"model_type": "qwen2"}, "model type"),
-    ({"attention_bias": True}, "attention_bias"),
-    ({"mlp_bias": True}, "mlp_bias"),
+    ({"model_type": "mamba"}, "model type is 'mamba'.*llama, mistral, mixtral, qwen"),
+    ({"model_type": None}, "model type"),
+    ({"model_type": ["llama"]}, "model type"),
+    ({"attention_bias": "yes"}, "attention_bias"),
     ({"hidden_act": "gelu"}, "hidden_act"),
-    ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "scaled rope"),
-    ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0, "rope_theta": 1e4}}, "scaled rope"),
+    ({"sliding_window": 4096}, "sliding_window"),
+    ({"rope_scaling": {"type": "linear"}}, "rope_scaling: there is no factor"),
+    ({"rope_scaling": {"type": "linear", "factor": 0.0}}, "factor is 0.0"),
+    ({"rope_scaling": {"type": "longrope", "factor": 2.0}}, "'longrope' is not supported"),
+    ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor"),
+    ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0,
+                          "high_freq_factor": 1.0}}, "low_freq_factor"),
+    ({"rope_parameters": {"full_attention": {"rope_type": "default"}, "rope_type": 3}},
+     "rope_type"),
     ({"rope_parameters": 3}, "rope_parameters"),
     ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
@@ -343,8 +310,9 @@ def test_hidden_states_may_be_kept_and_written(runner: ModelRunner) -> None:
 ])
 def test_refused_configurations(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(ModelError, match=reason) as e:
-        config_from_hf(TINY | changes)
+        config_from_hf(TINY | changes, "there/config.json")
     assert e.value.code == "SGLC504"
+    assert "there/config.json" in str(e.value)
 
 
 GGUF_TINY = {"general.architecture": "llama", "llama.embedding_length": 48,
@@ -355,11 +323,11 @@ GGUF_TINY = {"general.architecture": "llama", "llama.embedding_length": 48,
 
 
 @pytest.mark.parametrize(("changes", "reason"), [
-    ({"general.architecture": "qwen2"}, "architecture"),
-    ({"llama.expert_count": 8}, "expert_count"),
-    ({"llama.rope.scaling.type": "yarn"}, "rope.scaling.type"),
-    ({"llama.rope.scaling.factor": 4.0}, "rope.scaling.factor"),
-    ({"llama.rope.scale_linear": 2.0}, "scale_linear"),
+    ({"general.architecture": "mamba"}, "architecture is 'mamba'; known are llama, qwen2"),
+    ({"llama.expert_count": 8}, "expert_used_count"),
+    ({"llama.expert_count": 2, "llama.expert_used_count": 3}, "3 of 2 experts"),
+    ({"llama.rope.scaling.type": "longrope"}, "rope.scaling.type"),
+    ({"llama.rope.scaling.factor": "4"}, "rope.scaling.factor"),
     ({"llama.rope.dimension_count": 4}, "dimension_count"),
     ({"llama.attention.value_length": 4}, "value_length"),
     ({"llama.attention.head_count_kv": [2, 2]}, "head_count_kv"),
@@ -382,7 +350,7 @@ def test_weights_that_do_not_fit(tiny: tuple[Path, Any], tmp_path: Path) -> None
     norm, bias = "model.norm.weight", "model.layers.0.self_attn.q_proj.bias"
     for changed, reason in (
             ({k: v for k, v in weights.items() if k != norm}, "missing.*model.norm"),
-            (weights | {bias: torch.zeros(48)}, "not Llama's.*q_proj.bias"),
+            (weights | {bias: torch.zeros(48)}, "not llama's.*q_proj.bias"),
             (weights | {norm: torch.zeros(47)}, "shape"),
             (weights | {norm: torch.zeros(48, dtype=torch.int32)}, "type")):
         save_file(changed, tmp_path / "model.safetensors")

@@ -1,4 +1,5 @@
-"""The Llama architecture (Touvron et al., 2023): its weights in memory and its forward pass.
+"""The decoder of Llama (Touvron et al., 2023) and of the families that differ from it in parts:
+its weights in memory and its forward pass.
 
 Attention goes through a callable that knows where keys and values lie; rows, pages and requests
 are not known here.  Activations are float32 (tokens, features); weights of the linear layers are
@@ -7,75 +8,62 @@ float32 or bfloat16, which rounds their inputs and results at every number of to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sglc.errors import ModelError
+from sglc.kernels.gelu_mul import gelu_mul_torch
 from sglc.kernels.linear import linear_torch
 from sglc.kernels.registry import Kernels
-from sglc.kernels.rope import rope_frequencies
-from sglc.runtime.models.config import LlamaConfig
+from sglc.runtime.models.feed import ExpertMLP, GatedMLP, Linear
+from sglc.runtime.models.reader import WeightReader, check_names, mismatch
+from sglc.runtime.models.rope import Rope
+from sglc.runtime.models.shape import ROPE_FACTORS, LlamaConfig
 from sglc.runtime.weights.source import WeightSource
 
-# (queries (T, heads, head_dim), one layer's pool) -> (T, heads * head_dim)
-Attend = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["Attend", "Llama", "LlamaLayer", "check_names", "mismatch"]
+
+# (queries (T, heads, head_dim), one layer's pool, the layer) -> (T, heads * head_dim)
+Attend = Callable[[Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaLayer:
-    """One layer; matrices are packed for `Kernels.linear`, norms are float32."""
+    """One layer; norms are float32.
+
+    qk_norm: (heads + kv_heads, head_dim), where queries and keys are normed.
+    attention_post, feed_post: norms of what is added to the residual, where there are any.
+    """
 
     attention_norm: Tensor
-    qkv: Tensor
-    out: Tensor
-    mlp_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
+    qkv: Linear
+    qk_norm: Tensor | None
+    out: Linear
+    attention_post: Tensor | None
+    feed_norm: Tensor
+    feed: GatedMLP | ExpertMLP
+    feed_post: Tensor | None
 
 
 class Llama:
-    """A Llama model on the CPU."""
+    """A model on the CPU."""
 
     def __init__(self, config: LlamaConfig, source: WeightSource, kernels: Kernels,
                  dtype: torch.dtype) -> None:
         """Reads every weight.  Raises ModelError (SGLC504) where the tensors do not fit."""
         self.config = config
         self._kernels = kernels
-        self._frequencies = rope_frequencies(config.head_dim, config.rope_theta)
-        shapes = config.tensor_shapes()
-        _check_names(shapes.keys(), source, config)
-
-        def read(name: str) -> Tensor:
-            tensor = source.read(name)
-            if tuple(tensor.shape) != shapes[name]:
-                raise _mismatch(f"{name} has the shape {list(tensor.shape)} instead of "
-                                f"{list(shapes[name])}")
-            return tensor
-
-        def matrix(*names: str) -> Tensor:
-            """Matrices of one input as one, so that one product computes them all."""
-            parts = [read(name).to(dtype) for name in names]
-            return kernels.pack_linear(parts[0] if len(parts) == 1 else torch.cat(parts))
-
-        def layer(n: int) -> LlamaLayer:
-            at, mlp = f"model.layers.{n}.self_attn.", f"model.layers.{n}.mlp."
-            return LlamaLayer(
-                attention_norm=read(f"model.layers.{n}.input_layernorm.weight").float(),
-                qkv=matrix(*(f"{at}{p}_proj.weight" for p in "qkv")),
-                out=matrix(f"{at}o_proj.weight"),
-                mlp_norm=read(f"model.layers.{n}.post_attention_layernorm.weight").float(),
-                gate_up=matrix(f"{mlp}gate_proj.weight", f"{mlp}up_proj.weight"),
-                down=matrix(f"{mlp}down_proj.weight"))
-
-        self._embedding = read("model.embed_tokens.weight").to(dtype)
-        self._layers = [layer(n) for n in range(config.layers)]
-        self._norm = read("model.norm.weight").float()
-        head = self._embedding if config.tied else read("lm_head.weight").to(dtype)
-        self._head = kernels.pack_linear(head)
-        self._head_rows = head  # as it is, to take single rows from (the embedding, if tied)
+        read = WeightReader(config, source, kernels, dtype)
+        self._embedding = read.stacked("model.embed_tokens.weight")
+        self._layers = [_layer(config, read, kernels, n) for n in range(config.layers)]
+        self._norm = read.norm("model.norm.weight")
+        # After the layers: by now the head size is known to be the tensors'.
+        self._rope = Rope(config, read.vector(ROPE_FACTORS) if ROPE_FACTORS in read else None)
+        # As it is, to take single rows from (the embedding, if tied).
+        self._head_rows = self._embedding if config.tied else read.stacked("lm_head.weight")
+        self._head = kernels.pack_linear(self._head_rows)
 
     def forward(self, ids: Tensor, positions: Tensor, slots: Tensor, pools: Tensor,
                 attend: Attend, outputs: Tensor) -> Tensor:
@@ -87,42 +75,83 @@ class Llama:
         """
         c, k = self.config, self._kernels
         x = self._embedding.index_select(0, ids).float()
-        cos, sin = k.rope_angles(positions, self._frequencies)
-        for layer, pool in zip(self._layers, pools.unbind(0), strict=True):
+        if c.embedding_scale != 1:
+            x *= c.embedding_scale
+        cos, sin = k.rope_angles(positions, self._rope.frequencies(positions))
+        if self._rope.scale != 1:
+            cos, sin = cos * self._rope.scale, sin * self._rope.scale
+        for n, (layer, pool) in enumerate(zip(self._layers, pools.unbind(0), strict=True)):
             h = k.rms_norm(x, layer.attention_norm, c.rms_eps)
-            qkv = k.linear(h, layer.qkv).view(len(x), -1, c.head_dim)
-            qk = k.rope(qkv[:, :c.heads + c.kv_heads], cos, sin)
-            k.store_kv(pool, slots, qk[:, c.heads:], qkv[:, c.heads + c.kv_heads:])
+            qkv = layer.qkv(h).view(len(x), -1, c.head_dim)
+            qk, values = qkv[:, :c.heads + c.kv_heads], qkv[:, c.heads + c.kv_heads:]
+            if layer.qk_norm is not None:
+                qk = torch.nn.functional.rms_norm(qk, (c.head_dim,), None, c.rms_eps)
+                qk = qk * layer.qk_norm
+            qk = k.rope(qk, cos, sin)
+            k.store_kv(pool, slots, qk[:, c.heads:], values)
             last = layer is self._layers[-1]
             if last and not len(outputs):
                 return x[:0]
-            attended = attend(qk[:, :c.heads], pool)
+            attended = attend(qk[:, :c.heads], pool, n)
             if last:  # only what is asked for is needed from here on
                 attended, x = attended.index_select(0, outputs), x.index_select(0, outputs)
-            x = x + k.linear(attended, layer.out)
-            h = k.rms_norm(x, layer.mlp_norm, c.rms_eps)
-            x = x + k.linear(k.silu_mul(k.linear(h, layer.gate_up)), layer.down)
+            x = x + self._normed(layer.out(attended), layer.attention_post)
+            h = k.rms_norm(x, layer.feed_norm, c.rms_eps)
+            x = x + self._normed(layer.feed(h), layer.feed_post)
         return k.rms_norm(x, self._norm, c.rms_eps)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 (K, vocab_size) of (K, hidden_size)."""
-        return self._kernels.linear(hidden, self._head)
+        return self._capped(self._kernels.linear(hidden, self._head))
 
     def logits_of(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """float32 (K, len(ids)): the logits of these tokens alone."""
-        return linear_torch(hidden, self._head_rows.index_select(0, ids))
+        return self._capped(linear_torch(hidden, self._head_rows.index_select(0, ids)))
+
+    def _normed(self, x: Tensor, weight: Tensor | None) -> Tensor:
+        return x if weight is None else self._kernels.rms_norm(x, weight, self.config.rms_eps)
+
+    def _capped(self, logits: Tensor) -> Tensor:
+        cap = self.config.logit_cap
+        return logits if not cap else (logits / cap).tanh_().mul_(cap)
 
 
-def _check_names(expected: Set[str], source: WeightSource, config: LlamaConfig) -> None:
-    wanted, there = set(expected), set(source.names())
-    if missing := sorted(wanted - there):
-        raise _mismatch(f"{len(missing)} tensors are missing, such as {missing[0]}")
-    # A copy of a tied head, and tables that old files store, say nothing new.
-    more = {n for n in there - wanted if not n.endswith(".rotary_emb.inv_freq")}
-    more -= {"lm_head.weight"} if config.tied else set()
-    if more:
-        raise _mismatch(f"{len(more)} tensors are not Llama's, such as {min(more)}")
+def _layer(c: LlamaConfig, read: WeightReader, kernels: Kernels, n: int) -> LlamaLayer:
+    at = f"model.layers.{n}"
+    post, second = None, "post_attention_layernorm"
+    if c.post_norms:
+        post, second = read.norm(f"{at}.{second}.weight"), "pre_feedforward_layernorm"
+    qk_norm = None
+    if c.qk_norm:
+        q, k = (read.vector(f"{at}.self_attn.{p}_norm.weight") for p in "qk")
+        qk_norm = torch.cat((q.expand(c.heads, -1), k.expand(c.kv_heads, -1)))
+    return LlamaLayer(
+        attention_norm=read.norm(f"{at}.input_layernorm.weight"),
+        qkv=read.linear(*(f"{at}.self_attn.{p}_proj" for p in "qkv")),
+        qk_norm=qk_norm,
+        out=read.linear(f"{at}.self_attn.o_proj"),
+        attention_post=post,
+        feed_norm=read.norm(f"{at}.{second}.weight"),
+        feed=_feed(c, read, kernels, n),
+        feed_post=read.norm(f"{at}.post_feedforward_layernorm.weight") if c.post_norms else None)
 
 
-def _mismatch(why: str) -> ModelError:
-    return ModelError("SGLC504", "the weights do not fit the model's configuration", why=why)
+def _feed(c: LlamaConfig, read: WeightReader, kernels: Kernels, n: int) -> GatedMLP | ExpertMLP:
+    at = f"model.layers.{n}.mlp"
+    act_mul = kernels.silu_mul if c.activation == "silu" else gelu_mul_torch
+
+    def mlp(name: str) -> GatedMLP:
+        return GatedMLP(read.linear(f"{name}.gate_proj", f"{name}.up_proj"),
+                        read.linear(f"{name}.down_proj"), act_mul)
+
+    if not c.has_experts(n):
+        return mlp(at)
+    experts = c.experts
+    assert experts is not None
+    shared, gate = None, None
+    if experts.shared_size:
+        shared = mlp(f"{at}.shared_expert")
+        gate = read.vector(f"{at}.shared_expert_gate.weight")
+    return ExpertMLP(read.vector(f"{at}.gate.weight"),
+                     tuple(mlp(f"{at}.experts.{k}") for k in range(experts.count)),
+                     experts.used, experts.normalised, shared, gate)

@@ -71,11 +71,15 @@ class GGUFFile:
         self.tensors: dict[str, TensorInfo] = {}
         self._read_header()
 
-    def read(self, name: str) -> Tensor:
-        """A new float32 tensor of the weight `name`."""
+    def read(self, name: str, part: int | None = None) -> Tensor:
+        """A new float32 tensor of the weight `name`, or of entry `part` of its first dimension."""
         info = self.tensors[name]
-        raw = np.frombuffer(self._map, np.uint8, info.n_bytes, info.offset)
-        return dequantize(raw, info.type_id).view(info.shape)
+        shape, size, offset = info.shape, info.n_bytes, info.offset
+        if part is not None:  # rows are whole blocks
+            shape, size = shape[1:], size // shape[0]
+            offset += part * size
+        raw = np.frombuffer(self._map, np.uint8, size, offset)
+        return dequantize(raw, info.type_id).view(shape)
 
     # -- the header ------------------------------------------------------------------------------
 

@@ -1,0 +1,80 @@
+"""Counts and shows what is read of a file of weights, and how fast.
+
+The bar goes to stderr, only for loads of more than a few seconds and only on a terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Set
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from sglc.runtime.weights.source import WeightSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SILENT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """How much of the files was read, and in how many seconds, conversion and layout included."""
+
+    bytes: int
+    seconds: float
+
+    @property
+    def gb_per_second(self) -> float:
+        return self.bytes / 1e9 / max(self.seconds, 1e-9)
+
+    def __str__(self) -> str:
+        return (f"{self.bytes / 1e9:.2f} GB in {self.seconds:.2f} s "
+                f"({self.gb_per_second:.2f} GB/s)")
+
+
+class MeteredWeights:
+    """A `WeightSource` over another, for a `with` block; `report` is there after it."""
+
+    def __init__(self, source: WeightSource) -> None:
+        self._source = source
+        self.path, self.mapped = source.path, source.mapped
+        self.report = LoadReport(0, 0.0)
+        self._bytes = 0
+        self._started = 0.0
+        self._bar: Any = None
+
+    def __enter__(self) -> MeteredWeights:
+        self._started = time.perf_counter()
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            return self
+        total = sum(self._source.n_bytes(name) for name in self._source.names())
+        self._bar = tqdm(total=total, unit="B", unit_scale=True, desc="weights", leave=False,
+                         delay=_SILENT_SECONDS, disable=None)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self.report = LoadReport(self._bytes, time.perf_counter() - self._started)
+
+    def names(self) -> Set[str]:
+        return self._source.names()
+
+    def read(self, name: str) -> Tensor:
+        size = self._source.n_bytes(name)
+        self._bytes += size
+        if self._bar is not None:
+            self._bar.update(size)
+        return self._source.read(name)
+
+    def place(self, name: str) -> str:
+        return self._source.place(name)
+
+    def n_bytes(self, name: str) -> int:
+        return self._source.n_bytes(name)
