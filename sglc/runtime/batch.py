@@ -8,6 +8,17 @@ from typing import Any, Protocol
 import numpy as np
 
 
+class PagedSequence(Protocol):
+    """Who owns a row's page table, so that a device can keep it from step to step.
+
+    known: so many positions' slots have been given to the device, and are as they were.
+    finished: whether it will have no more rows.
+    """
+
+    known: int
+    finished: bool
+
+
 @dataclass(slots=True)
 class Row:
     """`n` consecutive new tokens of one sequence.
@@ -15,11 +26,13 @@ class Row:
     start: index of its first token in the batch's flat arrays.
     context: int64 slots of positions 0 .. last new position, the new tokens' own slots included
         (shape: position of the last new token + 1).
+    owner: whose page table `context` is (see `PagedSequence`); None if nobody keeps it.
     """
 
     start: int
     n: int
     context: np.ndarray
+    owner: PagedSequence | None = None
 
 
 @dataclass(slots=True)

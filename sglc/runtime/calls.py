@@ -9,27 +9,53 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
 from sglc.config import RunOptions
 from sglc.errors import EngineError, LanguageError
+from sglc.runtime.choice_ids import ChoiceIds
 from sglc.runtime.keys import sampling_key, seeded_key
+from sglc.runtime.pins import Pin
 from sglc.runtime.request import Request, Result, SamplingParams
+from sglc.runtime.typed import Reader, TypedText
 from sglc.tokens.prompt import Prompt
 from sglc.tokens.tokenizer import Tokenizer
 
+Pins = tuple[tuple[Pin, int | None], ...]  # as in `Request`
+
 
 class Target(Protocol):
-    """What model calls run on: a backend that takes requests over token ids."""
+    """What model calls run on: a backend, or what passes on to one.
+
+    `calls` starts them; `submit` and `cancel` take what it makes (requests over token ids).
+    """
 
     tokenizer: Tokenizer
     template: Any
+    calls: Calls
 
     def submit(self, requests: Sequence[Request]) -> None: ...
 
     def cancel(self, requests: Sequence[Request]) -> None: ...
+
+
+class Calls(Protocol):
+    """How prompts of some kind are made and continued, on targets of that kind.
+
+    This module is that of token ids; remote APIs have one of their own.
+    """
+
+    def empty_prompt(self, tokenizer: Any) -> Any: ...
+
+    def constraint_for(self, options: RunOptions, tokenizer: Any) -> Any: ...
+
+    def start_gen(self, target: Any, prompt: Any, options: RunOptions, keys: Sequence[int],
+                  constraint: Any, done: Callable[[Outcome], None], **hints: Any) -> Call: ...
+
+    def start_select(self, target: Any, prompt: Any, choices: Sequence[str], method: str,
+                     done: Callable[[Outcome], None], **hints: Any) -> Call: ...
 
 
 @dataclass(slots=True)
@@ -37,7 +63,8 @@ class Outcome:
     """What a call leaves: the variable's value, what is known about it, and what it adds.
 
     `ids` (None for a select) and `text` are the generated span, `leftover` the text behind it;
-    for a select `text` is the choice.
+    for a select `text` is the choice.  `held`: the ids at the prompt's end whose place the span
+    takes.
     """
 
     value: Any = None
@@ -45,12 +72,15 @@ class Outcome:
     ids: tuple[int, ...] | None = None
     text: str = ""
     leftover: str = ""
+    held: tuple[int, ...] = ()
     error: BaseException | None = None
 
     def extend(self, prompt: Prompt) -> Prompt:
         """The prompt that was continued, with what the call added."""
         if self.ids is None:
             return prompt.append(self.text)
+        if self.held:
+            return prompt.healed(self.held, self.ids, self.text).append(self.leftover)
         return prompt.generated(self.ids, self.text).append(self.leftover)
 
 
@@ -76,6 +106,10 @@ def sampling_params(options: RunOptions, template_stop: tuple[str, ...] = ()) ->
         top_logprobs=options.top_logprobs_num)
 
 
+def empty_prompt(tokenizer: Tokenizer) -> Prompt:
+    return Prompt.empty(tokenizer)
+
+
 def constraint_for(options: RunOptions, tokenizer: Tokenizer) -> Any:
     """The compiled constraint of resolved options, or None.  Raises GrammarError."""
     if options.regex is None and options.json_schema is None and options.ebnf is None:
@@ -97,13 +131,27 @@ def gen_keys(options: RunOptions, seed: int, row: int, path: Sequence[int]) -> l
 
 def start_gen(target: Target, prompt: Prompt, options: RunOptions, keys: Sequence[int],
               constraint: Any, done: Callable[[Outcome], None], *, space: int | None = None,
-              priority: tuple[int, ...] = (), on_text: Callable[[str], None] | None = None) -> Call:
+              priority: tuple[int, ...] = (), on_text: Callable[[str], None] | None = None,
+              reader: Reader | None = None, bound: int | None = None, pins: Pins = (),
+              continues: bool = False) -> Call:
     """Generate on `prompt` (`options` resolved); `done` is called once, on the engine's thread.
 
-    With `n > 1` value and meta are lists, and the prompt continues with the first sample.
+    priority, bound, pins, continues: what the plan knows, see `Request`.
+
+    With `n > 1` value and meta are lists, and the prompt continues with the first sample.  With
+    a `reader` the value is a `TypedText`.
     """
     ids = prompt.token_ids()
     params = sampling_params(options, target.template.stop)
+    held: tuple[int, ...] = ()
+    if options.heal and options.max_tokens > 0:
+        from sglc.runtime.healing import held_back  # needs numpy, which compiling does not
+
+        held = held_back(prompt, constraint)
+        if held:
+            ids = ids[:-len(held)]
+            params = replace(params, max_tokens=params.max_tokens + len(held),
+                             min_tokens=params.min_tokens and params.min_tokens + len(held))
     from_ = None
     if params.logprobs and options.logprob_start_len >= 0:
         from_ = min(options.logprob_start_len, len(ids))
@@ -123,14 +171,19 @@ def start_gen(target: Target, prompt: Prompt, options: RunOptions, keys: Sequenc
         first = final[0]
         kept = first.text[: len(first.text) - len(first.leftover)]
         one = options.n == 1
-        done(Outcome(first.text if one else [r.text for r in final], metas[0] if one else metas,
-                     first.ids, kept, first.leftover))
+        texts = [r.text for r in final]
+        value: Any = texts[0] if one else texts
+        if reader is not None:
+            value = TypedText(reader, texts, metas, not one)
+        done(Outcome(value, metas[0] if one else metas, first.ids, kept, first.leftover,
+                     held if first.ids else ()))
 
     for j, key in enumerate(keys):
         call.requests.append(Request(
             "generate", ids, (lambda r, j=j: finish(j, r)), params, key, constraint,
-            space=space, priority=priority, on_text=on_text if j == 0 else None,
-            want_prompt_logprobs_from=from_))
+            space=space, priority=priority, bound=bound, pins=pins,
+            on_text=on_text if j == 0 else None, continues=continues,
+            held=held, want_prompt_logprobs_from=from_))
     target.submit(call.requests)
     return call
 
@@ -167,60 +220,51 @@ def gen_meta(result: Result, options: RunOptions, tokenizer: Tokenizer, prompt_i
 
 def start_select(target: Target, prompt: Prompt, choices: Sequence[str], method: str,
                  done: Callable[[Outcome], None], *, space: int | None = None,
-                 priority: tuple[int, ...] = ()) -> Call:
-    """Score `choices` after `prompt`; the winner becomes text of its last run.
+                 priority: tuple[int, ...] = (), pins: Pins = (),
+                 ids: ChoiceIds | None = None) -> Call:
+    """Score `choices` after `prompt`, in one request; the winner becomes text of its last run.
 
-    Choices known only at run time are checked here: empty or equal ones are SGLC005.
+    ids: of these choices, where they are constant.  Choices known only at run time are checked
+    here: empty or equal ones are SGLC005.
     """
-    if "" in choices or len(set(choices)) != len(choices):
-        what = "an empty string" if "" in choices else "the same text twice"
-        done(Outcome(error=LanguageError("SGLC005", f"choices holds {what}: {choices!r}"[:200])))
-        return Call()
-    base = prompt.token_ids()
-    ids = [prompt.append(c).token_ids() for c in choices]
-    start = common_prefix([base, *ids])
-    unconditional = method == "unconditional_likelihood_normalized"
+    if ids is None:
+        if "" in choices or len(set(choices)) != len(choices):
+            what = "an empty string" if "" in choices else "the same text twice"
+            done(Outcome(error=LanguageError("SGLC005",
+                                             f"choices holds {what}: {choices!r}"[:200])))
+            return Call()
+        ids = ChoiceIds(target.tokenizer, choices)
+    base, rows = ids.behind(prompt)
     call = Call()
-    wanted = [(x, start) for x in ids]
-    if unconditional:
-        wanted += [(x[start:], 0) for x in ids]
-    results: list[Result | None] = [None] * len(wanted)
+    wanted = [base]
+    if method == "unconditional_likelihood_normalized":
+        wanted.append(array("q"))
+    results: dict[int, Result] = {}
 
     def finish(index: int, result: Result) -> None:
         results[index] = result
-        if any(r is None for r in results):
+        if len(results) < len(wanted):
             return
-        final = [r for r in results if r is not None]
+        final = [results[i] for i in range(len(wanted))]
         for r in final:
             if r.error is not None:
                 done(Outcome(error=r.error))
                 return
-        scores = [[0.0 if lp is None else lp for lp in r.logprobs] for r in final]
-        k = len(choices)
-        winner, meta = choose(method, scores[:k], scores[k:])
-        decode = target.tokenizer.decode
+        scores = [[[0.0 if lp is None else lp for lp in row] for row in r.choices]
+                  for r in final]
+        winner, meta = choose(method, scores[0], scores[-1])
+        table = target.tokenizer.byte_table
         meta["input_token_logprobs"] = [
-            [(lp, t, decode([t])) for lp, t in zip(row, x[start:], strict=True)]
-            for row, x in zip(scores, ids, strict=False)]
+            [(lp, t, table[t].decode("utf-8", "replace")) for lp, t in zip(row, x, strict=True)]
+            for row, x in zip(scores[0], rows, strict=True)]
         meta["output_token_logprobs"] = [[] for _ in choices]
         done(Outcome(choices[winner], meta, text=choices[winner]))
 
-    for i, (x, from_) in enumerate(wanted):
-        call.requests.append(Request("score", x, (lambda r, i=i: finish(i, r)), score_from=from_,
-                                     space=space, priority=priority))
+    for i, before in enumerate(wanted):
+        call.requests.append(Request("score", before, (lambda r, i=i: finish(i, r)),
+                                     choices=rows, space=space, priority=priority, pins=pins))
     target.submit(call.requests)
     return call
-
-
-def common_prefix(rows: Sequence[array]) -> int:
-    """The length of the longest common prefix of id arrays."""
-    n = min(len(r) for r in rows)
-    first = rows[0]
-    for row in rows[1:]:
-        if first[:n] == row[:n]:
-            continue
-        n = next(i for i in range(n) if first[i] != row[i])
-    return n
 
 
 def choose(method: str, scores: Sequence[Sequence[float]],

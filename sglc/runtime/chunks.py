@@ -1,9 +1,10 @@
 """What one prefilling sequence adds to a step: rows for the tokens that the tree does not have,
 and hidden states where they are wanted.
 
-New tokens enter the tree here, when they are issued.  A hidden state comes from wherever it is
-cheapest: the tree keeps those at the ends of its nodes, other rows of the same step make some,
-and what nobody has is run again over its KV.  This module decides nothing about memory or order.
+New tokens enter the tree here, when they are issued, or are noted to enter it later (the policy
+says which).  A hidden state comes from wherever it is cheapest: the tree keeps those at the ends
+of its nodes, other rows of the same step make some, and what nobody has is run again over its
+KV.  This module decides nothing about memory or order.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sglc.runtime.policies.base import Policy
 from sglc.runtime.radix import RadixTree
 from sglc.runtime.sequence import Sequence
 from sglc.runtime.step import Step
@@ -23,9 +25,10 @@ class ChunkBuilder:
     available: how many slots can be had.  take: gets that many slots.
     """
 
-    def __init__(self, tree: RadixTree, available: Callable[[], int],
+    def __init__(self, tree: RadixTree, policy: Policy, available: Callable[[], int],
                  take: Callable[[int], np.ndarray]) -> None:
         self._tree = tree
+        self._policy = policy
         self._available = available
         self._take = take
 
@@ -48,30 +51,58 @@ class ChunkBuilder:
         return used
 
     def _compute(self, seq: Sequence, step: Step, n: int) -> None:
-        """The next `n` tokens, which the tree does not have: a row, and nodes for them."""
-        tree = self._tree
+        """The next `n` tokens: a row, and nodes for them, now or when the step is over."""
         pos = seq.pos
         end = pos + n
         slots = self._take(n)
-        key = seq.ids[pos:end]
-        seq.place([slots], end)
-        flat = step.add_row(key, pos, slots, seq.context[:end])
+        context = seq.own_slots(slots)
+        flat = step.add_row(seq, seq.ids[pos:end], pos, slots, context)
         prompt = max(0, min(end, seq.prompt_len) - pos)
         step.prefilled += n if seq.retracted else prompt  # what is forced first is no prefill
         seq.computed += prompt
-        node = seq.node
-        cut = seq.border - pos
+        wanted = seq.want < end
+        if wanted:
+            for at in range(max(seq.want, pos), end):
+                self._give(seq, step, at, step.output(flat + at - pos))
+        if self._policy.exact:
+            self._share(seq, step, slots, flat, wanted)
+        elif self._policy.at_issue:
+            self._share_blocks(seq, step, end)
+        else:
+            step.unshared.append(seq)
+
+    def _share(self, seq: Sequence, step: Step, slots: np.ndarray, flat: int,
+               wanted: bool) -> None:
+        """Put new tokens, which the tree does not have, into it."""
+        tree, node = self._tree, seq.node
+        end = seq.pos
+        n = len(slots)
+        key = seq.ids[end - n:end]
+        cut = seq.border - (end - n)
         if 0 < cut < n:  # the first wanted hidden state gets a node of its own to be kept in
             node = tree.extend(node, key[:cut], slots[:cut], step.number, flat)
             step.keep.append((node, step.output(flat + cut - 1)))
             node = tree.extend(node, key[cut:], slots[cut:], step.number, flat + cut)
         else:
             node = tree.extend(node, key, slots, step.number, flat)
-        seq.node = node
-        if seq.want < end:
-            for at in range(max(seq.want, pos), end):
-                self._give(seq, step, at, step.output(flat + at - pos))
+        if wanted:
             step.keep.append((node, step.output(flat + n - 1)))
+        seq.node = node
+        seq.own = end
+
+    def _share_blocks(self, seq: Sequence, step: Step, end: int) -> None:
+        """Put the whole blocks that are the sequence's own into the tree, unless it has one: it
+        is then found out when the step is over what it has."""
+        tree, own = self._tree, seq.own
+        end -= end % tree.grain
+        if end <= own:
+            return
+        if tree.knows(seq.node, seq.ids, own):
+            step.unshared.append(seq)
+            return
+        seq.node = tree.extend(seq.node, seq.ids[own:end], seq.context[own:end].copy(),
+                               step.number, 0)
+        seq.own = end
 
     def _cached_hidden(self, seq: Sequence, step: Step, budget: int) -> int:
         """Hidden states of positions whose KV is there: from the tree, from other rows of this
@@ -116,7 +147,7 @@ class ChunkBuilder:
                 while stop < end and stop - at < budget - used \
                         and slots[stop - first] not in step.recomputed:
                     stop += 1
-                flat = step.add_row(seq.ids[at:stop], at, seq.context[at:stop],
+                flat = step.add_row(seq, seq.ids[at:stop], at, seq.context[at:stop],
                                     seq.context[:stop])
                 for i in range(at, stop):
                     step.recomputed[slots[i - first]] = flat + i - at

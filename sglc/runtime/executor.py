@@ -13,18 +13,20 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from typing import Any, Protocol
 
 from sglc.config import RunOptions, resolve
-from sglc.errors import EngineError
+from sglc.errors import EngineError, IRError, SglcError
 from sglc.runtime import calls
 from sglc.runtime.calls import Call, Outcome, Target
-from sglc.runtime.plan_code import UNSET, PlanCode, Step
+from sglc.runtime.dispatch import Dispatcher
+from sglc.runtime.plan_code import UNSET, GenSpec, PlanCode, Step
 from sglc.runtime.request import Request
 from sglc.runtime.text_stream import TextStream
 
+LATE = 1 << 30  # rank of what is asked for ahead of time
 SUBMIT_TOGETHER = 256  # requests of a starting batch
 
 
@@ -36,6 +38,12 @@ class HostCall(Protocol):
 
     def matches(self, value: Any) -> bool: ...
 
+    @property
+    def fn(self) -> Any: ...
+
+    @property
+    def repeatable(self) -> bool: ...
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -45,7 +53,9 @@ class Job:
     resume: (arguments, outcomes of the path's events) -> the job that goes on after a break.
     gens: options in force and compiled constraint of each gen of the code, by its index.
     names: the program's variables, in order of first binding.  events: the outcomes that the
-    code takes for granted, from the beginning of the path.
+    code takes for granted, from the beginning of the path.  batch: in how many rows each text of
+    their arguments is, where bags are ordered by it.  plan: of the batch, None where requests go
+    to the target as they come.
     """
 
     code: PlanCode
@@ -58,21 +68,37 @@ class Job:
     resume: Callable[[Mapping[str, Any], Sequence[Any]], Job] | None = None
     names: tuple[Any, ...] = ()
     events: tuple[Any, ...] = ()
+    batch: Mapping[str, int] | None = None
+    plan: Dispatcher | None = None
     gens: list[tuple[RunOptions, Any]] = field(default_factory=list)
     condition: threading.Condition = field(default_factory=threading.Condition)
     tokenizer: Any = None
     template: Any = None
+    calls: Any = None
     _held: list[Request] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.tokenizer, self.template = self.target.tokenizer, self.target.template
+        self.calls = self.target.calls
         for _, spec in self.code.gens:
+            if spec.reader >= len(self.hosts):
+                raise IRError("SGLC201", "a gen of parsed IR has no schema to read its text with")
             options = resolve(spec.params, self.options)
-            self.gens.append((options, calls.constraint_for(options, self.tokenizer)))
+            if options.num_api_spec_tokens and not spec.followed:
+                options = replace(options, num_api_spec_tokens=0)
+            try:
+                constraint = self.calls.constraint_for(options, self.tokenizer)
+            except SglcError as e:
+                e.locate(spec.place)
+                raise
+            self.gens.append((options, constraint))
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Pass requests on, in handfuls while `start_all` runs."""
+        if self.plan is not None:
+            self.plan.submit(self, requests)
+            return
         with self._lock:
             held = self._held
             if held is not None:
@@ -83,7 +109,11 @@ class Job:
         self.target.submit(requests)
 
     def cancel(self, requests: Sequence[Request]) -> None:
-        self.target.cancel(requests)
+        (self.plan or self.target).cancel(requests)
+
+    def reader(self, spec: GenSpec) -> Any:
+        """What makes a gen's text a value, None if the text is the value."""
+        return None if spec.reader < 0 else self.hosts[spec.reader].fn
 
     def start_all(self, instances: Sequence[Instance]) -> None:
         """Start instances; their first model calls reach the engine in handfuls."""
@@ -116,7 +146,7 @@ class Instance:
 
     __slots__ = ("_asked", "_before", "_calls", "_counts", "_env", "_events", "_flying",
                  "_inbox", "_last", "_lock", "_log", "_now", "_numbers", "_on_end", "_ready",
-                 "_running", "_waiting", "arguments", "cancelled", "condition", "ended",
+                 "_running", "_waiting", "arguments", "called", "cancelled", "condition", "ended",
                  "error", "job", "left", "messages", "metas", "order", "result", "row", "stream",
                  "values")
 
@@ -129,6 +159,7 @@ class Instance:
         self.error: BaseException | None = None  # that ended the body
         self.cancelled: BaseException | None = None
         self.ended = False
+        self.called = False  # the user's Python was called in a way that cannot be repeated
         self.stream = stream
         self._flying: dict[Any, Call | None] = {}  # calls that are under way, by key
         self._log: dict[Any, Any] = {}  # what calls gave, by key
@@ -154,12 +185,14 @@ class Instance:
         self.result: tuple[Any, ...] | None = None  # final prompt, return value
         self.values: dict[Any, Any] = {}
         self.order: dict[Any, int] = {}
-        self.metas: dict[Any, Any] = {}
+        self.metas: dict[Any, tuple[int, Any]] = {}  # with the orders of their steps
         self.messages: list[tuple[int, Any]] = []
         self.left = code.binds.copy()
         self._env = code.initial.copy()
         for name, slot in code.arg_slots.items():
             self._env[slot] = self._before[name]
+        for slot in code.batch_slots:
+            self._env[slot] = job.batch or {}
         self._counts = code.counts.copy()
         self._events: dict[int, Any] = dict(enumerate(job.events))
         self._last: Step | None = None  # that raised: what comes behind it does not happen
@@ -169,6 +202,11 @@ class Instance:
     def start(self) -> None:
         """Run what can run; further steps follow on completions."""
         self._pump()
+
+    @property
+    def slots(self) -> list[Any]:
+        """The values of the code's slots, as far as they are there."""
+        return self._env
 
     # -- dataflow -------------------------------------------------------------------------
     def _fire(self, source: int) -> None:
@@ -198,11 +236,14 @@ class Instance:
                     continue
                 self._running = False
                 finished = not self._flying
+                late = [] if finished else self._only_prefills()
             break
         if self.stream is not None:
             self.stream.advance(self._env)
         if finished:
             self._end()
+        elif late:
+            self.job.cancel(late)
 
     def _run(self, steps: list[Step]) -> None:
         env = self._env
@@ -222,10 +263,13 @@ class Instance:
                     env[step.outputs[0]] = failed or Failed(e)
             elif kind == "gen" or kind == "select":
                 self._call(step)
+            elif kind == "prefill":
+                self._prefill(step)
             elif kind == "bind":
                 self._bind(step.data, env[inputs[0]], step.order)
             elif kind == "meta":
-                self.metas[step.data] = env[inputs[0]]
+                if step.order >= self.metas.get(step.data, (-1, None))[0]:
+                    self.metas[step.data] = step.order, env[inputs[0]]
             elif kind == "message":
                 self._message(step, env[inputs[0]], env[inputs[1]])
             elif kind == "branch":
@@ -267,6 +311,11 @@ class Instance:
             self.left[name] -= 1
             self.condition.notify_all()
 
+    def meta(self, name: Any) -> Any:
+        """The meta of a variable, unless something else has been assigned to it since."""
+        order, meta = self.metas.get(name, (-1, None))
+        return meta if order >= self.order.get(name, -1) else None
+
     def _message(self, step: Step, begin: Any, end: Any) -> None:
         if isinstance(end, Failed) or isinstance(begin, Failed):
             return
@@ -298,11 +347,16 @@ class Instance:
         spec = step.data[1] if step.kind == "gen" else step.data
         path, key = spec.path, step.key
         if spec.offset:  # how many calls came before was not known ahead of time
-            path = (*path[:-1], path[-1] + choices.pop())
+            shifted = list(path)
+            for position in reversed(spec.offset):
+                shifted[position] += choices.pop()
+            path = tuple(shifted)
             key = ("call", path)
+            if self.stream is not None:
+                self.stream.resolve(step.outputs[0], key)
         # A call made ahead of a guess that failed may have been asked something else.
         options = job.gens[step.data[0]][0] if step.kind == "gen" else None
-        asked = (prompt.token_ids(), options, choices)
+        asked = (prompt.content(), options, choices)
         if self._asked.get(key, asked) != asked:
             self._log.pop(key, None)
             stale = self._flying.pop(key, None)
@@ -314,25 +368,49 @@ class Instance:
         number = self._calls = self._calls + 1
 
         def done(outcome: Outcome) -> None:
+            if job.plan is not None:
+                job.plan.learn(key, outcome)
             self._arrive(key, outcome, number)
 
         if step.kind == "gen":
             options, constraint = job.gens[step.data[0]]
             self._numbers[key] = number
             on_text = None if self.stream is None else self.stream.listener(key, self)
-            call = calls.start_gen(
+            call = job.calls.start_gen(
                 job, prompt, options, calls.gen_keys(options, job.seed, self.row, path),
-                constraint, done, space=job.space, priority=(self.row, spec.rank),
-                on_text=on_text)
+                constraint, done, space=job.space, priority=(self.row, spec.rank, step.order),
+                on_text=on_text, reader=job.reader(spec), continues=spec.fused,
+                bound=spec.most if job.plan is not None and not options.heal else None)
         else:
             self._numbers[key] = number
-            call = calls.start_select(job, prompt, choices, spec.method, done, space=job.space,
-                                      priority=(self.row, spec.rank))
+            call = job.calls.start_select(
+                job, prompt, choices, spec.method, done, space=job.space,
+                priority=(self.row, spec.rank, step.order), ids=spec.ids)
         with self._lock:
             if key in self._flying:  # not yet done
                 self._flying[key] = call
         if self.cancelled is not None:
             job.cancel(call.requests)
+
+    def _prefill(self, step: Step) -> None:
+        """Ask for the KV of a prompt whose continuation waits; nothing waits for it."""
+        prompt, job = self._env[step.inputs[0]], self.job
+        key = ("prefill", id(job.code), step.order)
+        ids = None if isinstance(prompt, Failed) else prompt.stable_ids()
+        if not ids or key in self._flying:
+            return
+        request = Request("prefill", ids, lambda _: self._arrive(key, None), space=job.space,
+                          priority=(self.row, LATE, step.order))
+        self._flying[key] = Call([request])
+        job.submit([request])
+        if self.cancelled is not None:
+            job.cancel([request])
+
+    def _only_prefills(self) -> list[Request]:
+        """What is under way, if that is nothing but KV that nobody will read any more."""
+        if any(key[0] != "prefill" for key in self._flying):
+            return []
+        return [r for call in self._flying.values() if call is not None for r in call.requests]
 
     def _host(self, step: Step) -> None:
         """A step of the host chain: the user's Python, a check of a guess, or a break."""
@@ -345,6 +423,7 @@ class Instance:
             return
         job, spec, kind, key = self.job, step.data, step.kind, step.key
         host = job.hosts[spec.call]
+        self.called |= kind == "host" and not host.repeatable
 
         def run() -> None:
             try:
@@ -355,6 +434,8 @@ class Instance:
                     value = self._resumed(spec.event, value)
             except BaseException as e:
                 value = Failed(e)
+            if job.plan is not None:
+                job.plan.learn(key, value)
             self._arrive(key, value)
 
         assert job.run_host is not None
@@ -383,7 +464,7 @@ class Instance:
                 self.stream.enter(value.code)
             self._enter(value)
             return
-        if key[0] != "event":
+        if key[0] != "event" and key[0] != "prefill":
             self._log[key] = value
         step = self._waiting.pop(key, None)
         if step is not None:
@@ -423,6 +504,9 @@ class Instance:
         self.error.__cause__ = error
         self.result = None
         self._ready.clear()
+        with self._lock:
+            for key in [k for k, c in self._flying.items() if c is None and k[0] == "call"]:
+                del self._flying[key]  # being made when it happened: it will not come back
         self.cancel(self.error)
 
     def cancel(self, error: BaseException) -> None:
@@ -450,6 +534,8 @@ class Instance:
             self.condition.notify_all()
         if self.stream is not None:
             self.stream.finish(self.failure())
+        if self.job.plan is not None:
+            self.job.plan.ended(self.row)
         if self._on_end is not None:
             self._on_end(self)
 

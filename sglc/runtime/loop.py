@@ -17,7 +17,10 @@ from typing import Any
 from sglc.errors import Cancelled, EngineError, SglcError
 from sglc.runtime.admission import Admission
 from sglc.runtime.launch import Launcher, Outcome
+from sglc.runtime.pins import Pin
+from sglc.runtime.policies.base import Policy
 from sglc.runtime.radix import Node
+from sglc.runtime.recording import Recording
 from sglc.runtime.request import Request, Result
 from sglc.runtime.scheduler import Scheduler
 from sglc.runtime.sequence import Sequence as Running
@@ -32,7 +35,8 @@ class EngineLoop:
     """Everything of an engine but its public face, so that the thread keeps only this alive."""
 
     def __init__(self, admission: Admission, launcher: Launcher, *, kv_tokens: int,
-                 max_tokens: int, max_running: int, radix_cache: bool) -> None:
+                 max_tokens: int, max_running: int, radix_cache: bool,
+                 policy: Callable[[], Policy], max_choice_tokens: int = 0) -> None:
         self._admission = admission
         self._launcher = launcher
         self._radix_cache = radix_cache
@@ -47,13 +51,16 @@ class EngineLoop:
         self._closing = False
         self._closed = False
         self._events: list[Event] = []
-        self._new_scheduler: Callable[[], Scheduler] = partial(
-            Scheduler, kv_tokens, max_tokens, max_running, self._leave)
-        self.scheduler = self._new_scheduler()
+        self._new_scheduler: Callable[[Policy], Scheduler] = partial(
+            Scheduler, kv_tokens, max_tokens, max_running, self._leave,
+            max_choice_tokens=max_choice_tokens)
+        self._policy = policy
+        self.scheduler = self._new_scheduler(policy())
         self._global = self.scheduler.tree.new_root()
         self._spaces: dict[int, Node] = {}
         self._space_count = 0
         self._drops: list[int] = []
+        self._recording: Recording | None = None
 
     # -- from any thread ---------------------------------------------------------------------
 
@@ -93,10 +100,33 @@ class EngineLoop:
         with self._lock:
             return self.scheduler.flush()
 
+    def unpin(self, pin: Pin, free: bool) -> None:
+        with self._lock:
+            self.scheduler.unpin(pin, free=free)
+
+    def use(self, policy: Callable[[], Policy]) -> bool:
+        """Schedule by another policy, from an empty cache; false, and nothing is done, while
+        requests are there."""
+        with self._lock:
+            if self._inbox or self.scheduler.busy:
+                return False
+            self._policy = policy
+            self._renew()
+            return True
+
+    def record(self, recording: Recording | None) -> None:
+        with self._lock:
+            self._recording = recording
+
     def read(self, reader: Callable[[Scheduler, Launcher], Any]) -> Any:
         """What `reader` makes of a consistent state."""
         with self._lock:
             return reader(self.scheduler, self._launcher)
+
+    def load(self) -> tuple[int, int]:
+        with self._lock:
+            waiting = len(self.scheduler.waiting) + len(self._inbox)
+            return len(self.scheduler.running), waiting
 
     def wait_idle(self, timeout: float | None) -> bool:
         with self._lock:
@@ -117,6 +147,21 @@ class EngineLoop:
     # -- the thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._turns()
+        with self._lock:
+            for request in self._inbox:
+                self._answer_error(request, _stopped())
+            self._inbox = []
+            self.scheduler.fail_all(_stopped)
+        self._tell()
+        with self._lock:
+            self._closed = True
+            self._launcher.runner.close()
+            self._idle = True
+            self._rest.notify_all()
+
+    def _turns(self) -> None:
+        """Step after step, until the engine is closed."""
         while True:
             step = None
             with self._lock:
@@ -136,17 +181,6 @@ class EngineLoop:
             if step is not None:
                 self._step(step)
                 self._tell()
-        with self._lock:
-            for request in self._inbox:
-                self._answer_error(request, _stopped())
-            self._inbox = []
-            self.scheduler.fail_all(_stopped)
-        self._tell()
-        with self._lock:
-            self._closed = True
-            self._launcher.runner.close()
-            self._idle = True
-            self._rest.notify_all()
 
     def _step(self, step: Step) -> None:
         try:
@@ -155,7 +189,7 @@ class EngineLoop:
             _log.warning("a model step failed", exc_info=error)
             with self._lock:
                 try:
-                    self.scheduler.abort(step, partial(_failed, error))
+                    self.scheduler.abort([step], partial(_failed, error))
                 except Exception as second:
                     self._panic(second)
             return
@@ -193,17 +227,31 @@ class EngineLoop:
                 self._answer_error(request, _failed(error))
                 continue
             self._arrivals += 1
+            self.scheduler.counters.requests += not (
+                request.continues or request.kind == "prefill")
             self.scheduler.counters.forced += seq.forced
-            if seq.finished:
-                if private:
-                    self.scheduler.tree.drop(root)
-                self._leave(seq)
-            else:
-                self.scheduler.add(seq)
+            for one in self._members(seq):
+                if one.finished:
+                    if private:
+                        self.scheduler.tree.drop(one.root)
+                    self.scheduler.ended(one)
+                else:
+                    self.scheduler.add(one)
         self._drop()
         if self._cancels or any(s.request.cancelled for s in self.scheduler.running):
             self._cancels = False
             self.scheduler.cancelled(_cancelled)
+
+    def _members(self, seq: Running) -> list[Running]:
+        """The sequences of a request that wait from now on."""
+        group = seq.group
+        if group is None or (self.scheduler.policy.exact and not (seq.private or seq.finished)):
+            return [seq]
+        others = group.others(len(seq.ids))
+        if seq.private:
+            for other in others:
+                other.root = other.node = self.scheduler.tree.new_root()
+        return [seq, *others]
 
     def _drop(self) -> None:
         for space in self._drops:
@@ -226,7 +274,14 @@ class EngineLoop:
 
     def _leave(self, seq: Running) -> None:
         request = seq.request
-        result = seq.result(self._admission.table)
+        if self._recording is not None:
+            self._recording.left(seq)
+        result: Result | None = seq.result(self._admission.table)
+        if seq.group is not None:
+            assert result is not None
+            result = seq.group.ended(seq.number, result)
+            if result is None:
+                return
         if request.on_text is not None and seq.watcher is not None and result.error is None:
             text = seq.watcher.rest(result.text)
             if text:
@@ -234,6 +289,7 @@ class EngineLoop:
         self._events.append((request.on_done, result))
 
     def _answer_error(self, request: Request, error: SglcError) -> None:
+        self.scheduler.used(request)
         self._events.append((request.on_done, Result(
             finish_reason="abort", prompt_tokens=len(request.ids), error=error)))
 
@@ -254,12 +310,16 @@ class EngineLoop:
         """The engine's own state may be broken: fail everything and start from nothing."""
         _log.error("the engine failed and starts anew", exc_info=error)
         old = self.scheduler
-        for seq in [*old.running, *[seq for _, seq in old.waiting]]:
+        for seq in [*old.running, *[entry[2] for entry in old.waiting]]:
             if not seq.finished:
                 seq.fail(_failed(error))
                 self._leave(seq)
-        counters = old.counters
-        self.scheduler = self._new_scheduler()
+        self._renew()
+
+    def _renew(self) -> None:
+        """A new scheduler: an empty pool, and the spaces that there are."""
+        counters = self.scheduler.counters
+        self.scheduler = self._new_scheduler(self._policy())
         self.scheduler.counters = counters
         self._global = self.scheduler.tree.new_root()
         self._spaces = {space: self.scheduler.tree.new_root() for space in self._spaces}

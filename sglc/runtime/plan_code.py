@@ -1,4 +1,4 @@
-"""A plan (or kv-stage) program turned into steps that instances run.
+"""A plan (or kv-stage, or prompt-stage) program turned into steps that instances run.
 
 Regions are flattened: a region's steps wait for its activation besides their operands.  Steps on
 constants alone are done here, once, so that instances share the prompt values they make.
@@ -7,16 +7,23 @@ constants alone are done here, once, so that instances share the prompt values t
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sglc.config import GenParams
-from sglc.errors import IRError
+from sglc.errors import IRError, Place
 from sglc.ir import compute
 from sglc.ir.module import Block, Lit, Op, Operand, Program, Value
 from sglc.ir.ops import SAMPLING_ATTRS
+from sglc.ir.signatures import BRANCHES, LOOPS, offsets
+from sglc.ir.types import KV, PROMPT
+from sglc.runtime.choice_ids import ChoiceIds
+from sglc.runtime.followers import is_followed
+from sglc.runtime.rounds import Rounds
+from sglc.tokens.branches import Branches
 from sglc.tokens.prompt import Prompt
+from sglc.tokens.text_prompt import MessageTemplate, TextPrompt
 from sglc.tokens.tokenizer import Encoded, Tokenizer
 
 
@@ -28,7 +35,12 @@ class GenSpec:
     path: tuple[int, ...]
     name: Any
     rank: int
-    offset: bool = False  # the last input is added to the path's last number
+    offset: tuple[int, ...] = ()  # where in the path the last inputs are added
+    reader: int = -1  # the call that makes the text a value
+    place: Place | None = None
+    fused: bool = False  # in place behind the gen before it
+    most: int | None = None  # new tokens, where its constraint bounds them
+    followed: bool = True  # another gen may go on from its text (see followers.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +61,8 @@ class SelectSpec:
     method: str
     name: Any
     rank: int
-    offset: bool = False
+    offset: tuple[int, ...] = ()
+    ids: ChoiceIds | None = None  # of choices that are constant
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +92,7 @@ class Group:
     steps: list[Step] = field(default_factory=list)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class PlanCode:
     """The steps of a program.
 
@@ -104,6 +117,9 @@ class PlanCode:
     chained: bool = False  # there are host calls, checks or breaks
     chain: list[Any] = field(default_factory=list)
     stream_names: dict[Any, list[Any]] = field(default_factory=dict)  # gen -> its variables
+    batch_slots: list[int] = field(default_factory=list)  # of the texts of the batch
+    ops: dict[int, Op] = field(default_factory=dict)  # what steps came from, by their order
+    activations: list[int] = field(default_factory=list)  # of each step: slot of its arm, or -1
 
 
 class _Unset:
@@ -117,12 +133,17 @@ UNSET: Any = _Unset()
 _NONE: frozenset[int] = frozenset()
 
 _INLINE = ("plan.group", "plan.issue")
+_ROLE_BEGINS = ("kv.role_begin", "prompt.role_begin")
+_ROLE_ENDS = ("kv.role_end", "prompt.role_end")
 _SKIP = ("kv.release", "kv.pin", "plan.await")
 
 
 class _Compiler:
-    def __init__(self, program: Program, tokenizer: Tokenizer) -> None:
+    def __init__(self, program: Program, tokenizer: Tokenizer | None, rounds: Rounds,
+                 template: Any) -> None:
         self.tokenizer = tokenizer
+        self.template = template
+        self.rounds = rounds
         self.code = PlanCode()
         self.slots: dict[Value, int] = {}
         self.literals: dict[Lit, int] = {}
@@ -130,9 +151,14 @@ class _Compiler:
         self.region_binds: dict[int, dict[Any, int]] = {}
         self.n_sources = 0
         self.sources: dict[int, frozenset[int]] = {-1: _NONE}  # of each slot
-        self.activations: list[int] = []  # of each step: the slot of its region, or -1
+        self.activations = self.code.activations
         self.last_host: int | None = None  # source of the host call before, in program order
         self.after: dict[int, int] = {}  # host step -> the source it must wait for
+        self.lists: dict[Value, list[int]] = {}  # the slots of what loops collected
+        # Of slots with prompts: the regions they are made in, and how they came about: (previous
+        # slot, key of the call or None), or the arms of a branch as (region, last slot).
+        self.regions: dict[int, tuple[int, ...]] = {}
+        self.origins: dict[int, Any] = {}
 
     def run(self) -> PlanCode:
         code = self.code
@@ -140,13 +166,17 @@ class _Compiler:
             code.arg_slots[arg.name] = self.slots[arg] = self.new_slot()
         self.block(self.program.body, (), 0)
         self.group()
+        named: dict[int, list[Any]] = {}  # the variables that a slot's value becomes
+        for step in code.steps:
+            if step.kind == "bind":
+                named.setdefault(step.inputs[0], []).append(step.data)
         for i, _ in code.gens:
-            value = code.steps[i].outputs[1]
-            code.stream_names[code.steps[i].key] = [s.data for s in code.steps
-                                    if s.kind == "bind" and s.inputs[0] == value]
+            step = code.steps[i]
+            known = step.outputs[0] if step.data[1].offset else step.key
+            code.stream_names[known] = named.get(step.outputs[1], [])
         end = self.program.body.terminator
         if end is not None and end.operands and isinstance(end.operands[0], Value):
-            code.chain = self.stream_chain(end.operands[0], None)
+            code.chain = self.stream_chain(self.slot(end.operands[0]), None)
         return code
 
     def group(self) -> None:
@@ -185,6 +215,10 @@ class _Compiler:
 
     def slot(self, operand: Operand) -> int:
         if isinstance(operand, Value):
+            if operand in self.lists and operand not in self.slots:  # as a Python list, after all
+                self.slots[operand] = self.new_slot()
+                self.step("pure", tuple(self.lists[operand]), (self.slots[operand],), (),
+                          lambda *values: list(values))
             return self.slots[operand]
         found = self.literals.get(operand)
         if found is None:
@@ -209,8 +243,20 @@ class _Compiler:
             return
         if op.name == "plan.yield":
             return
-        if op.name in ("prompt.if", "prompt.switch"):
+        if op.name in BRANCHES:
             self.branch(op, activation, rank)
+            return
+        if op.name in LOOPS:
+            self.loop(op, activation, rank)
+            return
+        if self.is_item(op):
+            return
+        if op.name in _ROLE_BEGINS or op.name in _ROLE_ENDS:
+            self.role(op, activation)
+            return
+        if op.name == "prompt.batch":
+            self.slots[op.results[0]] = self.new_slot()
+            self.code.batch_slots.append(self.slots[op.results[0]])
             return
         if op.name == "kv.encode":  # encoding happens in kv.extend, in context
             self.slots[op.results[0]] = self.slot(op.operands[1])
@@ -218,29 +264,42 @@ class _Compiler:
         make = _PURE.get(op.name)
         if make is not None:
             fn = make(op, self.tokenizer)
-            values = [self.code.initial[self.slot(o)] for o in op.operands]
+            inputs = [self.slot(o) for o in op.operands]
+            values = [self.code.initial[s] for s in inputs]
             # Constants may be computed outside their region: they have no effect.
             shared = op.results[0].type.name not in ("json", "list", "any")  # may be mutable
             if shared and not any(v is UNSET for v in values):
                 try:
                     self.slots[op.results[0]] = self.new_slot(fn(*values))
+                    self.made(op, activation)
                     return
                 except Exception:
                     pass  # raised again at run time, if the program gets there
             self.add("pure", op, activation, fn)
+            self.made(op, activation)
             return
-        if op.name == "kv.decode":
+        if op.name in ("kv.decode", "prompt.gen"):
             given = {k: v for k, v in op.attrs.items() if k in SAMPLING_ATTRS}
-            spec = GenSpec(GenParams(**given), tuple(op.attrs["path"]), op.attrs.get("name"), rank,
-                           bool(op.attrs.get("offset")))
+            path, inputs, offset = self.path(op)
+            spec = GenSpec(GenParams(**given), path, op.attrs.get("name"), rank, offset,
+                           op.attrs.get("reader", -1), op.loc, bool(op.attrs.get("fused")),
+                           op.attrs.get("most_tokens"),
+                           op.name != "prompt.gen" or is_followed(
+                               op.results[0], self.program,
+                               isinstance(self.template, MessageTemplate)))
             self.code.gens.append((len(self.code.steps), spec))
-            step = self.add("gen", op, activation, (len(self.code.gens) - 1, spec))
+            step = self.add("gen", op, activation, (len(self.code.gens) - 1, spec), inputs)
             step.key = ("call", spec.path)
-        elif op.name == "kv.score":
-            choose = SelectSpec(
-                tuple(op.attrs["path"]), op.attrs.get("method", "token_length_normalized"),
-                op.attrs.get("name"), rank, bool(op.attrs.get("offset")))
-            self.add("select", op, activation, choose).key = ("call", choose.path)
+            self.made(op, activation, None if offset else step.key)
+        elif op.name in ("kv.score", "prompt.select"):
+            path, inputs, offset = self.path(op)
+            choose = SelectSpec(path, op.attrs.get("method", "token_length_normalized"),
+                                op.attrs.get("name"), rank, offset, self.choice_ids(inputs, op))
+            step = self.add("select", op, activation, choose, inputs)
+            step.key = ("call", choose.path)
+            self.made(op, activation, None if offset else step.key)
+        elif op.name == "kv.prefill":
+            self.add("prefill", op, activation)
         elif op.name == "prompt.bind":
             name = op.attrs["name"]
             self.code.binds[name] = self.code.binds.get(name, 0) + 1
@@ -261,15 +320,101 @@ class _Compiler:
         else:
             raise IRError("SGLC201", f"the executor has no operation {op.name}", place=op.loc)
 
-    def add(self, kind: str, op: Op, activation: tuple[int, ...], data: Any = None) -> Step:
+    def path(self, op: Op) -> tuple[tuple[int, ...], list[int], tuple[int, ...]]:
+        """A call's path, its inputs, and where in the path the last of these are to be added."""
+        path, offset = list(op.attrs["path"]), tuple(op.attrs.get("offset", ()))
+        inputs = [self.slot(o) for o in op.operands]
+        shifts = [self.code.initial[s] for s in inputs[len(inputs) - len(offset):]]
+        if any(n is UNSET for n in shifts):
+            return tuple(path), inputs, offset
+        for position, n in zip(offset, shifts, strict=True):
+            path[position] += n
+        return tuple(path), inputs[: len(inputs) - len(offset)], ()
+
+    def made(self, op: Op, activation: tuple[int, ...], key: Any = None) -> None:
+        """Note how a prompt came about, for streams."""
+        slot = self.slots[op.results[0]]
+        if op.results[0].type in (KV, PROMPT) and op.operands and slot not in self.origins:
+            self.regions[slot] = activation
+            self.origins[slot] = (self.slot(op.operands[0]), key)
+
+    def choice_ids(self, inputs: Sequence[int], op: Op) -> ChoiceIds | None:
+        """The ids of constant choices, with what the compiler knows of them."""
+        if op.name != "kv.score":  # for backends that take text
+            return None
+        n = len(op.operands) - len(offsets(op))
+        choices = [self.code.initial[slot] for slot in inputs[1:n]]
+        if "" in choices or not all(type(c) is str for c in choices) \
+                or len(set(choices)) != len(choices):
+            return None  # checked at run time
+        found = ChoiceIds(self.tokenizer, choices)
+        if "ids" in op.attrs:
+            a = op.attrs
+            found.learn(a["after"], bool(a.get("first")), Branches(
+                array("q", a["shared"]), tuple([array("q", row) for row in a["ids"]])))
+        return found
+
+    def is_item(self, op: Op) -> bool:
+        """Whether the op takes a known item out of what a loop collected."""
+        if not (op.name in ("kv.item", "prompt.item") or (
+                op.name == "prompt.compute" and op.attrs["fn"] == "getitem")):
+            return False
+        items = self.lists.get(op.operands[0])  # type: ignore[call-overload]
+        number = self.code.initial[self.slot(op.operands[1])]
+        if items is None or type(number) is not int or not -len(items) <= number < len(items):
+            return False
+        self.slots[op.results[0]] = items[number]
+        return True
+
+    def role(self, op: Op, activation: tuple[int, ...]) -> None:
+        """The template's pieces around a message, now that what comes before it is known."""
+        counts = iter([self.rounds.value(o, op) for o in op.operands[1:]])
+        history: list[str] = []
+        for role in op.attrs.get("history") or ():
+            history.extend([role] if isinstance(role, str) else role * next(counts))
+        side = self.template.open if op.name in _ROLE_BEGINS else self.template.close
+        pieces = [p if isinstance(p, str) else p.id
+                  for p in side(tuple(history), op.attrs["role"])]
+        self.add("pure", op, activation, lambda prompt: _with_pieces(prompt, pieces),
+                 [self.slot(op.operands[0])])
+        self.made(op, activation)
+
+    def loop(self, op: Op, activation: tuple[int, ...], rank: int) -> None:
+        """The rounds of a loop, one after the other."""
+        region = op.regions[0]
+        number, *carried = region.args
+        end = region.terminator
+        assert end is not None
+        slots = [self.slot(o) for o in op.operands[1:]]
+        lists: list[list[int]] = [[] for _ in op.results[len(carried):]]
+        for i in self.rounds.of(op):
+            self.slots[number] = self.slot(Lit(i))
+            self.slots.update(zip(carried, slots, strict=True))
+            for inner in region.walk():  # those of the round before
+                for result in inner.results:
+                    if self.lists.pop(result, None) is not None:
+                        self.slots.pop(result, None)
+            self.block(region, activation, rank)
+            ends = [self.slot(o) for o in end.operands]
+            slots = ends[: len(carried)]
+            for items, slot in zip(lists, ends[len(carried):], strict=True):
+                items.append(slot)
+        self.slots.update(zip(op.results, slots, strict=False))
+        self.lists.update(zip(op.results[len(carried):], lists, strict=True))
+
+    def add(self, kind: str, op: Op, activation: tuple[int, ...], data: Any = None,
+            inputs: Sequence[int] | None = None) -> Step:
         calls = ("gen", "select", "host", "check", "break")
         source = self.new_source() if kind in calls else None
         outputs = []
         for result in op.results:
             self.slots[result] = self.new_slot(source=source)
             outputs.append(self.slots[result])
-        return self.step(kind, tuple(self.slot(o) for o in op.operands), tuple(outputs),
-                         activation, data, -1 if source is None else source)
+        if inputs is None:
+            inputs = [self.slot(o) for o in op.operands]
+        self.code.ops[len(self.code.steps)] = op
+        return self.step(kind, tuple(inputs), tuple(outputs), activation, data,
+                         -1 if source is None else source)
 
     def host(self, op: Op, activation: tuple[int, ...]) -> None:
         """A step of the host chain: it runs after the one before it."""
@@ -307,10 +452,11 @@ class _Compiler:
         arms = [self.new_source() for _ in op.regions]
         regions = [self.new_slot(source=arm) for arm in arms]
         labels = [True, False] if op.name == "prompt.if" else [r.label for r in op.regions]
-        data: dict[str, Any] = {"labels": labels, "arms": arms, "binds": [], "op": op,
+        data: dict[str, Any] = {"labels": labels, "arms": arms, "binds": [],
                                 "event": op.attrs.get("event", -1)}
         before, hosts = self.last_host, False
         self.step("branch", (self.slot(op.operands[0]),), tuple(regions), activation, data)
+        ends: list[tuple[int, ...]] = []
         for region, slot in zip(op.regions, regions, strict=True):
             inner = (*activation, slot)
             self.last_host = before
@@ -318,82 +464,53 @@ class _Compiler:
             hosts |= self.last_host != before
             end = region.terminator
             assert end is not None
-            last = self.step("yield", tuple(self.slot(o) for o in end.operands), results, inner,
-                             source=merge)
+            ends.append(tuple(self.slot(o) for o in end.operands))
+            last = self.step("yield", ends[-1], results, inner, source=merge)
             if self.last_host is not None and self.last_host != before:
                 self.after[last.order] = self.last_host
         # Host calls behind the branch wait for the arm that was taken to end.
         self.last_host = merge if hosts else before
         data["binds"] = [self.region_binds.get(slot, {}) for slot in regions]
+        for i, result in enumerate(results):
+            if op.results[i].type in (KV, PROMPT):
+                self.regions[result] = activation
+                self.origins[result] = [(region, values[i])
+                                        for region, values in zip(regions, ends, strict=True)]
 
     # -- streams --------------------------------------------------------------------------
-    def stream_chain(self, value: Value, stop: Block | None) -> list[Any]:
-        """How a prompt value grew: entries (slot, previous slot, key of the gen or None), and
-        ("branch", [(region slot, chain)]) where it came out of a branch."""
+    def stream_chain(self, slot: int, region: int | None) -> list[Any]:
+        """How the prompt in a slot grew (in one region): entries (slot, previous slot, key of the
+        gen or None), and ("branch", [(region slot, chain)]) where it came out of a branch."""
         out: list[Any] = []
-        while True:
-            op = value.op
-            if op is None or (stop is not None and not _inside(op, stop)):
+        while self.is_made_in(slot, region):
+            origin = self.origins.get(slot)
+            if origin is None:
                 break
-            if op.name in _INLINE:
-                inner = op.regions[0].terminator.operands[value.index]  # type: ignore[union-attr]
-                if not isinstance(inner, Value):
-                    break
-                value = inner
+            if isinstance(origin, tuple):
+                out.append((slot, *origin))
+                slot = origin[0]
                 continue
-            if op.name in ("prompt.if", "prompt.switch"):
-                arms = []
-                entry: Value | None = None
-                for region in op.regions:
-                    end = region.terminator.operands[value.index]  # type: ignore[union-attr]
-                    if not isinstance(end, Value):
-                        continue
-                    arms.append((self._activation(op, region), self.stream_chain(end, region)))
-                    first = _entry(end, region)
-                    entry = first if entry is None else entry
-                out.append(("branch", arms))
-                if entry is None:
-                    break
-                value = entry
-                continue
-            operands = [o for o in op.operands if isinstance(o, Value)]
-            if op.name in ("kv.root",) or not operands:
-                break
-            previous = operands[0]
-            gen = next((s.key for s in self.code.steps
-                        if s.kind in ("gen", "select") and self.slots[value] in s.outputs), None)
-            out.append((self.slots[value], self.slots[previous], gen))
-            value = previous
+            out.append(("branch", [(arm, self.stream_chain(end, arm)) for arm, end in origin]))
+            slot = self.entry(origin[0][1], origin[0][0])
         out.reverse()
         return out
 
-    def _activation(self, op: Op, region: Block) -> int:
-        step = next(s for s in self.code.steps if s.kind == "branch" and s.data["op"] is op)
-        return step.outputs[op.regions.index(region)]
+    def is_made_in(self, slot: int, region: int | None) -> bool:
+        return region is None or region in self.regions.get(slot, ())
+
+    def entry(self, slot: int, region: int) -> int:
+        """The last prompt before the region on the way to `slot`."""
+        while self.is_made_in(slot, region):
+            origin = self.origins[slot]
+            slot = origin[0] if isinstance(origin, tuple) else self.entry(origin[0][1],
+                                                                          origin[0][0])
+        return slot
 
 
-def _inside(op: Op, block: Block) -> bool:
-    while True:
-        if op.block is block:
-            return True
-        parent = op.block.parent if op.block is not None else None
-        if not isinstance(parent, Op):
-            return False
-        op = parent
-
-
-def _entry(value: Value, block: Block) -> Value:
-    """The first value of the chain of prompts behind `value` that is defined outside `block`."""
-    while True:
-        op = value.op
-        if op is None or not _inside(op, block):
-            return value
-        if op.name in _INLINE or op.name in ("prompt.if", "prompt.switch"):
-            inner = op.regions[0].terminator.operands[value.index]  # type: ignore[union-attr]
-            assert isinstance(inner, Value)
-            value = inner
-            continue
-        value = next(o for o in op.operands if isinstance(o, Value))
+def _with_pieces(prompt: Prompt, pieces: Sequence[str | int]) -> Prompt:
+    for piece in pieces:
+        prompt = prompt.append(piece) if isinstance(piece, str) else prompt.special(piece)
+    return prompt
 
 
 def _extend(prompt: Prompt, piece: Any) -> Prompt:
@@ -411,12 +528,19 @@ def _compute(fn: str) -> Callable[..., Any]:
 
 
 # op name -> (op, tokenizer) -> function of the operands' values
-_PURE: dict[str, Callable[[Op, Tokenizer], Callable[..., Any]]] = {
+_PURE: dict[str, Callable[[Op, Any], Callable[..., Any]]] = {
     "kv.root": lambda op, tok: lambda: Prompt.empty(tok),
     "kv.ids": lambda op, tok: lambda: _ids(op),
     "kv.extend": lambda op, tok: _extend,
     "kv.special": lambda op, tok: (lambda prompt, i=op.attrs["id"]: prompt.special(i)),
+    "kv.item": lambda op, tok: lambda prompts, number: prompts[number],
     "kv.concat": lambda op, tok: lambda parent, child, base: parent.append_since(child, base),
+    # The prompt stage runs as it is where a model takes text.
+    "prompt.root": lambda op, tok: TextPrompt,
+    "prompt.append": lambda op, tok: lambda prompt, text: prompt.append(text),
+    "prompt.special": lambda op, tok: (lambda prompt, name=op.attrs["token"]: prompt.special(name)),
+    "prompt.item": lambda op, tok: lambda prompts, number: prompts[number],
+    "prompt.concat": lambda op, tok: lambda parent, child, base: parent.append_since(child, base),
     "prompt.text": lambda op, tok: lambda prompt: prompt.text(),
     "prompt.span": lambda op, tok: lambda begin, end: end.text_since(begin),
     "prompt.format": lambda op, tok: (
@@ -426,6 +550,12 @@ _PURE: dict[str, Callable[[Op, Tokenizer], Callable[..., Any]]] = {
 }
 
 
-def compile_plan(program: Program, tokenizer: Tokenizer) -> PlanCode:
-    """Steps for a program of the kv or plan stage."""
-    return _Compiler(program, tokenizer).run()
+def compile_plan(program: Program, tokenizer: Tokenizer | None,
+                 arguments: Mapping[str, Any] | None = None, template: Any = None) -> PlanCode:
+    """Steps for a program of the kv or plan stage, or of the prompt stage for models that take
+    text (`tokenizer` is then None).
+
+    arguments: by name; needed where the program has loops, whose rounds they give.  template:
+    of chat messages; needed where they are still there: in loops, and in the prompt stage.
+    """
+    return _Compiler(program, tokenizer, Rounds(program, arguments or {}), template).run()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sglc.errors import SglcError
+from sglc.runtime.pins import Pin
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ class Result:
         their decoding plus `leftover`; `leftover` is text between the last kept token and the
         stop string (part of the next text run).  `output_tokens` counts all sampled and forced
         tokens.  `logprobs[i]` belongs to `ids[i]`.
-    score: `logprobs[i]` is that of `ids[score_from + i]`; None for position 0.
+    score: `logprobs[i]` is that of `ids[score_from + i]`; None for position 0.  With choices,
+        `choices[i]` are those of choice i.
     """
 
     ids: tuple[int, ...] = ()
@@ -63,6 +65,7 @@ class Result:
     matched: str | int | None = None  # the stop string or stop token id that ended it
     logprobs: tuple[float | None, ...] = ()
     top_logprobs: tuple[tuple[tuple[float, int], ...], ...] = ()  # a step: (logprob, id) ...
+    choices: tuple[tuple[float | None, ...], ...] = ()
     prompt_logprobs: tuple[float | None, ...] = ()  # see Request.want_prompt_logprobs_from
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -78,9 +81,21 @@ class Request:
     sampling, key: `key` is the 64-bit sampling key (see `sampler.py`); unused when greedy.
     constraint: a compiled `sglc.grammar` constraint or None.
     score_from: for `score`, the first position whose log-probability is wanted.
+    choices: for `score`, what may follow `ids`, each at least one token: the log-probabilities of
+        their tokens are wanted (and `score_from` is of no account).
     space: sharing space.  KV is shared between requests of one space.  None is the engine's own
         cache (with the radix cache off: a private space of this request).
-    priority: smaller goes first among waiting requests; ties by arrival.
+    priority: the plan's key; smaller goes first among waiting requests; ties by arrival.
+    bound: a tight upper bound on its new tokens, if one is known (a regex, choices): memory for
+        as many is kept free, and the request is not sent back to wait.
+    pins: (pin, n): when the request ends, `pin` holds the KV of its first n tokens, or of all
+        of them if n is None (see `pins.py`).
+    continues: it goes on in place where a request that has just ended stopped: it starts ahead of
+        all that waits, and counts as a part of that one.
+    held: tokens that belong to the prompt and are to be generated again first, or one in their
+        place that spells more (token healing, see `grammar/prefixed.py`): the constraint, stops
+        and texts of the result and of streams begin behind them; the result's `ids` are all
+        generated tokens, none if these do not spell all that was held.
     on_text: for streams, called on the engine's thread with each new piece of final text.
     """
 
@@ -91,8 +106,13 @@ class Request:
     key: int = 0
     constraint: Any = None
     score_from: int = 0
+    choices: tuple[array, ...] = ()
     space: int | None = None
     priority: tuple[int, ...] = ()
+    bound: int | None = None
+    pins: tuple[tuple[Pin, int | None], ...] = ()
     on_text: Callable[[str], None] | None = None
+    continues: bool = False
+    held: tuple[int, ...] = ()
     want_prompt_logprobs_from: int | None = None  # generate: also score the prompt from here
     cancelled: bool = False  # set by anyone; the engine ends the request with `Cancelled` soon

@@ -21,7 +21,7 @@ import torch
 from sglc.runtime.noise import gumbel_max
 from sglc.runtime.request import SamplingParams
 
-_NOISE, _FILTER, _TALLY, _WORDS, _HOLD, _ALLOW, _REPORT = (1 << i for i in range(7))
+NOISE, FILTER, TALLY, WORDS, HOLD, ALLOW, REPORT = (1 << i for i in range(7))
 
 _BLOCK = 1 << 17  # elements of float64 scores made at once: what a cache holds
 _INF = float("inf")
@@ -54,12 +54,16 @@ class Tally:
             self._n += 1
         self._counts[i] += 1
 
+    def known(self) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens that count, int64, and how often each was generated, float64."""
+        return self._ids[:self._n], self._counts[:self._n]
+
     def apply(self, row: torch.Tensor, params: SamplingParams,
               columns: np.ndarray | None = None) -> None:
         """Penalise one row of logits in place: repetition (Keskar et al. 2019: prompt and
         output, divide if positive, else multiply), then frequency and presence (output).
         `columns`: the ids, ascending, that the row is of; None for all."""
-        known, seen = self._ids[:self._n], self._counts[:self._n]
+        known, seen = self.known()
         if columns is not None:
             at = np.searchsorted(columns, known).clip(max=len(columns) - 1)
             there = columns[at] == known
@@ -93,27 +97,27 @@ class Draw:
         self.hold = tuple(stop_ids) if params.min_tokens > 0 else ()
         flags = 0
         if not params.greedy:
-            flags |= _NOISE
+            flags |= NOISE
             if params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0:
-                flags |= _FILTER
+                flags |= FILTER
         if params.frequency_penalty or params.presence_penalty \
                 or params.repetition_penalty != 1.0:
-            flags |= _TALLY
+            flags |= TALLY
             self.tally = Tally(prompt if params.repetition_penalty != 1.0 else ())
         if constrained:
-            flags |= _WORDS
+            flags |= WORDS
         if self.hold:
-            flags |= _HOLD
+            flags |= HOLD
         if self.allow:
-            flags |= _ALLOW
+            flags |= ALLOW
         if params.logprobs or params.top_logprobs > 0:
-            flags |= _REPORT
+            flags |= REPORT
         self.flags = flags
 
     @property
     def reports(self) -> bool:
         """Whether log-probabilities are wanted."""
-        return bool(self.flags & _REPORT)
+        return bool(self.flags & REPORT)
 
 
 @dataclass(slots=True)
@@ -148,13 +152,13 @@ class Sampler:
         for draw in draws:
             flags |= draw.flags
         raw = None
-        if flags & _REPORT:
-            reported = [r for r, d in enumerate(draws) if d.flags & _REPORT]
+        if flags & REPORT:
+            reported = [r for r, d in enumerate(draws) if d.flags & REPORT]
             raw = torch.log_softmax(logits[reported], dim=-1)
-        if flags & _TALLY:
+        if flags & TALLY:
             logits = logits.double()
         self._mask(logits, draws, flags)
-        if flags & _NOISE:
+        if flags & NOISE:
             ids = _noisy(logits, draws)
         else:
             ids = best(logits)
@@ -168,7 +172,7 @@ class Sampler:
     def _mask(self, logits: torch.Tensor, draws: Sequence[Draw], flags: int) -> None:
         """Masks and penalties, in place."""
         spared: list[tuple[int, list[int], torch.Tensor]] = []
-        if flags & _ALLOW:
+        if flags & ALLOW:
             for r, d in enumerate(draws):
                 allowed = [i for i in d.allow if i in self.never and i < self.vocab_size]
                 if allowed:
@@ -179,13 +183,13 @@ class Sampler:
             logits[r, allowed] = values
         if logits.shape[1] > self.vocab_size:
             logits[:, self.vocab_size:] = -_INF
-        if not flags & (_WORDS | _HOLD | _TALLY):
+        if not flags & (WORDS | HOLD | TALLY):
             return
         for r, d in enumerate(draws):
-            if d.flags & _WORDS and d.words is not None:
+            if d.flags & WORDS and d.words is not None:
                 forbidden = torch.from_numpy(~unpack(d.words, logits.shape[1]))
                 logits[r].masked_fill_(forbidden.to(logits.device), -_INF)
-            if d.flags & _HOLD and d.index < d.params.min_tokens:
+            if d.flags & HOLD and d.index < d.params.min_tokens:
                 row = logits[r]
                 held = [i for i in d.hold if 0 <= i < self.vocab_size]
                 values = row[held]
@@ -199,11 +203,11 @@ class Sampler:
 def _noisy(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
     """One token a row, of which at least one is sampled."""
     ids = [-1] * len(draws)
-    greedy = [r for r, d in enumerate(draws) if not d.flags & _NOISE]
+    greedy = [r for r, d in enumerate(draws) if not d.flags & NOISE]
     if greedy:
         for r, token in zip(greedy, best(logits[greedy]), strict=True):
             ids[r] = token
-    noisy = [r for r, d in enumerate(draws) if d.flags & _NOISE]
+    noisy = [r for r, d in enumerate(draws) if d.flags & NOISE]
     block = max(1, _BLOCK // logits.shape[1])
     for at in range(0, len(noisy), block):
         rows = noisy[at:at + block]
@@ -211,7 +215,7 @@ def _noisy(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
         heat = torch.tensor([[d.params.temperature] for d in part], dtype=torch.float64,
                             device=logits.device)
         scores = (logits if len(rows) == len(draws) else logits[rows]).double() / heat
-        filtered = [i for i, d in enumerate(part) if d.flags & _FILTER]
+        filtered = [i for i, d in enumerate(part) if d.flags & FILTER]
         if filtered:
             scores[filtered] = keep_likely(scores[filtered],
                                            [part[i].params for i in filtered])

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from sglc.errors import EngineError, SglcError
-from sglc.runtime.canonical import Canonical
+from sglc.grammar.canonical import Canonical
+from sglc.runtime.choices import Choices
 from sglc.runtime.radix import Node
 from sglc.runtime.request import FinishReason, Request, Result, SamplingParams
 from sglc.runtime.sampler import Draw, Top
@@ -33,18 +34,20 @@ class Sequence:
     While it is decoding, `ids[pos:]` have no KV yet: the last token, and forced ones before it.
     """
 
-    __slots__ = ("ahead", "arrival", "border", "canonical", "computed", "constraint", "context",
-                 "count", "decoding", "dictated", "draw", "end_ids", "error", "finished", "forced",
-                 "ids", "jumps", "last", "limit", "match", "matched", "node", "open_ids", "own",
-                 "pos", "private", "prompt_len", "rank", "reason", "reports", "request",
-                 "retracted", "root", "sampled_at", "score_end", "scores", "state", "sure",
-                 "target", "want", "watcher")
+    __slots__ = ("ahead", "arrival", "border", "bound", "canonical", "computed", "constraint",
+                 "context", "count", "decoding", "dictated", "draw", "end_ids", "ending", "error",
+                 "finished", "forced", "group", "ids", "jumps", "known", "last", "limit", "match",
+                 "matched", "node", "number", "open_ids", "own", "pos", "private", "prompt_len",
+                 "rank", "reason", "reports", "request", "retracted", "root", "sampled_at",
+                 "score_end", "scores", "state", "sure", "target", "tight", "want", "watcher")
 
     def __init__(self, request: Request, arrival: int, *, ids: array[int], root: Node,
                  private: bool, target: int, want: int, score_end: int, limit: int) -> None:
         self.request = request
         self.arrival = arrival
         self.rank = (request.priority, arrival)  # smaller goes first
+        self.group: Choices | None = None  # with other choices of its request, ...
+        self.number = 0  # ... and which choice it is
         self.root = self.node = root
         self.private = private  # the root is this sequence's own
         self.ids = ids
@@ -55,13 +58,17 @@ class Sequence:
         self.score_end = score_end
         self.pos = self.own = 0
         self.context = np.empty(target + min(limit, _SLACK), dtype=np.int64)
+        self.known = 0  # slots that a device's page table has (see `PagedSequence`)
         self.last = 0  # the hidden state (as a step names it) of the last position in reach
         self.limit = limit  # of new tokens
+        self.bound = limit  # of new tokens, for admission
+        self.tight = True  # whether it is likely to need nearly as many
         self.count = 0  # new tokens so far, sampled or forced
         self.forced = 0  # new tokens that were not sampled
         self.sampled_at = -1  # the position of the token that was sampled last
         self.computed = 0  # prompt tokens whose KV this sequence made
         self.decoding = False
+        self.ending = False  # with the step under way it will be finished
         self.retracted = False
         self.finished = False
         self.reason: FinishReason = "stop"
@@ -127,11 +134,13 @@ class Sequence:
     def own_slot(self, slot: int) -> np.ndarray:
         """The same for one position."""
         pos = self.pos
-        if pos == len(self.context):
+        context = self.context
+        if pos == len(context):
             self._reserve(pos + 1)
-        self.context[pos] = slot
+            context = self.context
+        context[pos] = slot
         self.pos = pos = pos + 1
-        return self.context[:pos]
+        return context[:pos]
 
     def _reserve(self, n: int) -> None:
         if n > len(self.context):
@@ -142,8 +151,8 @@ class Sequence:
     def reset(self) -> None:
         """Forget the KV (the caller has given it back); what was sampled and scored stays."""
         self.node = self.root
-        self.pos = self.own = 0
-        self.decoding = False
+        self.pos = self.own = self.known = 0
+        self.decoding = self.ending = False
         if self.count:
             self._refill()
 
@@ -156,9 +165,32 @@ class Sequence:
     # -- progress ----------------------------------------------------------------------------
 
     @property
+    def steady(self) -> bool:
+        """Whether the next token can be drawn before the host knows this one."""
+        return self.constraint is None and self.draw.tally is None
+
+    def assume(self, place: int) -> None:
+        """Stand-in for a token that is still being drawn: the id -1 - `place`.  `settle` takes it
+        back."""
+        self.ids.append(-1 - place)
+        self.decoding = True
+
+    def settle(self) -> bool:
+        """Take the stand-in back; whether a row has been issued for it."""
+        if not (self.ids and self.ids[-1] < 0):
+            return False
+        self.ids.pop()
+        return self.pos > len(self.ids)
+
+    @property
     def behind(self) -> int:
         """Tokens that have no KV."""
         return len(self.ids) - self.pos
+
+    @property
+    def growth(self) -> int:
+        """Slots that it may still take."""
+        return max(self.target, self.prompt_len + self.bound - 1) - self.pos
 
     def accept(self, token: int, report: tuple[float, Top] | None = None) -> bool:
         """Take the token that was sampled, and those that must follow it; whether the sequence
@@ -167,7 +199,7 @@ class Sequence:
             return self.fail(self._impossible(token))
         self.sampled_at = len(self.ids)
         self.decoding = True
-        return self._take(token, report) or self._jump()
+        return self._take(token, report) or (self.jumps and self._jump())
 
     def _jump(self) -> bool:
         """Take the tokens that must come next; whether the sequence is finished."""
@@ -182,7 +214,8 @@ class Sequence:
         self.count += 1
         draw = self.draw
         draw.index += 1
-        if token in self.end_ids:
+        if token in self.end_ids and not (
+                self.request.held and self.constraint.covers(self.state, token)):
             self.matched = token
             named = token in self.request.sampling.stop_token_ids
             return self._finish("stop" if named else "eos")
@@ -223,7 +256,7 @@ class Sequence:
             assert self.canonical is not None
             if not self.dictated:
                 tokens = self.canonical.tokens(self.constraint, state, self.ids, self.prompt_len)
-                self.ahead = tokens[::-1]
+                self.ahead = list(reversed(tokens))
             if not self.ahead:
                 self.sure = self.canonical.sole(words) if self.jumps else -1
                 return False
@@ -273,14 +306,18 @@ class Sequence:
             return out
         out.matched = self.matched
         if request.kind == "score":
-            out.logprobs = self._scored(request.score_from)
+            first = len(request.ids) if request.choices else request.score_from
+            out.logprobs = self._scored(first)
         elif request.kind == "generate":
             kept = tuple(self.ids[prompt:])
             if self.match is not None:
                 kept = kept[:self.match.kept]
                 out.leftover = self.match.leftover
+            data, skip = _spell(kept, table), len(_spell(request.held, table))
+            if len(data) < skip:
+                kept, data = (), b""
             out.ids = kept
-            text = b"".join([table[i] for i in kept]).decode("utf-8", "replace")
+            text = data[skip:].decode("utf-8", "replace")
             out.text = text + out.leftover
             if self.reports:
                 reports = self.reports[:len(kept)]
@@ -295,6 +332,10 @@ class Sequence:
         if first <= 0 and self.prompt_len:
             return (None, *self.scores)
         return tuple(self.scores)
+
+
+def _spell(ids: Ids[int], table: Ids[bytes]) -> bytes:
+    return b"".join([table[i] for i in ids])
 
 
 def _only(token: int, words: int) -> np.ndarray:

@@ -24,12 +24,15 @@ class Step:
 
     samples: (sequence, hidden) to draw a token from.  scores: (sequence, position, hidden): the
     log-probability of the id after `position`.  done: sequences that need nothing more than
-    this step.  keep: (node, output): hidden states to store in the tree.
+    this step.  keep: (node, output): hidden states to store in the tree.  unshared: sequences
+    with tokens that enter the tree when the step is over.  ahead: sequences that the next step,
+    prepared before this one was over, has rows of.
     """
 
-    __slots__ = ("_flats", "_ids", "_known", "_positions", "_slots", "cached", "decoded", "done",
-                 "keep", "members", "number", "outputs", "prefilled", "recomputed",
-                 "recomputed_tokens", "rows", "samples", "scores", "size")
+    __slots__ = ("_flats", "_ids", "_known", "_positions", "_slots", "ahead", "cached",
+                 "decoded", "done", "keep", "members", "number", "outputs", "prefilled",
+                 "recomputed", "recomputed_tokens", "rows", "samples", "scores", "size",
+                 "unshared")
 
     def __init__(self, number: int, capacity: int) -> None:
         self.number = number
@@ -42,6 +45,8 @@ class Step:
         self.done: list[Sequence] = []
         self.members: dict[Sequence, None] = {}  # all that the failure of this step concerns
         self.keep: list[tuple[Node, int]] = []
+        self.unshared: list[Sequence] = []
+        self.ahead: set[Sequence] = set()
         self.recomputed: dict[int, int] = {}  # slot -> flat index, of rows that only recompute
         self.decoded = self.prefilled = self.recomputed_tokens = 0
         self._ids = np.empty(capacity, dtype=np.int64)
@@ -59,20 +64,14 @@ class Step:
         """First rows of a step: the last token of each sequence, into these slots; outputs
         and samples 0, 1, ... are theirs."""
         n = len(sequences)
-        rows = self.rows
-        ids = []
-        positions = []
-        for i, (seq, slot) in enumerate(zip(sequences, slots.tolist(), strict=True)):
-            at = seq.pos
-            ids.append(seq.ids[-1])
-            positions.append(at)
-            rows.append(Row(i, 1, seq.own_slot(slot)))
-            self.samples.append((seq, i))
-            self.members[seq] = None
-        self._ids[:n] = ids
-        self._positions[:n] = positions
+        self._ids[:n] = [seq.ids[-1] for seq in sequences]
+        self._positions[:n] = [seq.pos for seq in sequences]
         self._slots[:n] = slots
+        self.rows.extend([Row(i, 1, seq.own_slot(slot), seq) for i, (seq, slot)
+                          in enumerate(zip(sequences, slots.tolist(), strict=True))])
         self.outputs = list(range(n))
+        self.samples.extend(zip(sequences, self.outputs, strict=True))
+        self.members.update(dict.fromkeys(sequences))
         self.size = self.decoded = n
 
     def add_run(self, seq: Sequence, slots: np.ndarray) -> None:
@@ -80,21 +79,21 @@ class Step:
         sample if they are all of them."""
         at = seq.pos
         end = at + len(slots)
-        flat = self.add_row(seq.ids[at:end], at, slots, seq.own_slots(slots))
+        flat = self.add_row(seq, seq.ids[at:end], at, slots, seq.own_slots(slots))
         self.decoded += at <= seq.sampled_at < end
         self.members[seq] = None
         if end == len(seq.ids):
             self.samples.append((seq, self.output(flat + len(slots) - 1)))
 
-    def add_row(self, ids: array[int], position: int, slots: np.ndarray,
+    def add_row(self, seq: Sequence, ids: array[int], position: int, slots: np.ndarray,
                 context: np.ndarray) -> int:
-        """Append new tokens from `position` on; the flat index of the first."""
+        """Append tokens of a sequence from `position` on; the flat index of the first."""
         start, n = self.size, len(slots)
         end = self.size = start + n
         self._ids[start:end] = ids
         self._positions[start:end] = np.arange(position, position + n)
         self._slots[start:end] = slots
-        self.rows.append(Row(start, n, context))
+        self.rows.append(Row(start, n, context, seq))
         return start
 
     def output(self, flat: int) -> int:

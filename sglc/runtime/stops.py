@@ -37,12 +37,14 @@ class StopWatcher:
     """Reads one generation token by token.
 
     table: token id -> bytes.  stops, patterns: stop strings and regular expressions.  trim:
-    whether the matched text is cut off.
+    whether the matched text is cut off.  skip: bytes at the beginning that are not looked at.
     Raises `re.error` for an invalid pattern.
     """
 
     def __init__(self, table: Sequence[bytes], stops: Sequence[str] = (),
-                 patterns: Sequence[str] = (), *, trim: bool = True) -> None:
+                 patterns: Sequence[str] = (), *, trim: bool = True,
+                 skip: int = 0) -> None:
+        self._skip = skip
         self._table = table
         self._stops: list[bytes] = []
         for stop in stops:
@@ -60,7 +62,7 @@ class StopWatcher:
         self._decoder = _Utf8("replace") if self._patterns else None
         self._text = ""  # decoded so far; kept for patterns only
         self._stream_decoder = _Utf8("replace")
-        self._sent_bytes = 0
+        self._sent_bytes = skip
         self._sent_chars = 0
 
     def push(self, token: int) -> StopMatch | None:
@@ -74,18 +76,18 @@ class StopWatcher:
             return None
         best: tuple[int, int, str] | None = None  # start byte, -length, matched text
         if self._stops:
-            low = max(0, seen - self._reach)
+            low = max(self._skip, seen - self._reach)
             for stop in self._stops:
                 at = data.find(stop, low)
                 if at >= 0 and (best is None or (at, -len(stop)) < best[:2]):
                     best = (at, -len(stop), stop.decode())
         if self._decoder is not None:
-            self._text += self._decoder.decode(piece)
+            self._text += self._decoder.decode(piece[max(0, self._skip - seen):])
             for pattern in self._patterns:
                 for match in pattern.finditer(self._text):
                     if match.end() > match.start():
-                        start = byte_offset(data, match.start())
-                        size = byte_offset(data, match.end()) - start
+                        start = self._offset(match.start())
+                        size = self._offset(match.end()) - start
                         if best is None or (start, -size) < best[:2]:
                             best = (start, -size, match.group())
                         break
@@ -104,7 +106,7 @@ class StopWatcher:
                 return ""
             held = 0
             for stop in self._stops:
-                for n in range(min(len(stop) - 1, safe), held, -1):
+                for n in range(min(len(stop) - 1, safe - self._skip), held, -1):
                     if data.endswith(stop[:n]):
                         held = n
                         break
@@ -120,6 +122,10 @@ class StopWatcher:
         """What of the generation's final text has not been streamed."""
         return text[self._sent_chars:]
 
+    def _offset(self, chars: int) -> int:
+        """Where a character of the text that is looked at begins, in bytes of all data."""
+        return self._skip + byte_offset(self._data[self._skip:], chars)
+
     def _cut(self, start: int) -> tuple[int, str]:
         """Tokens to keep so that they end at or before byte `start`, and the text between."""
         data, ends = self._data, self._ends
@@ -127,6 +133,8 @@ class StopWatcher:
         while kept and not _clean_border(data, ends[kept - 1], start):
             kept -= 1
         end = ends[kept - 1] if kept else 0
+        if end < self._skip:  # the tokens kept would not spell what is skipped
+            kept, end = 0, self._skip
         return kept, data[end:start].decode("utf-8", "replace")
 
 

@@ -30,13 +30,21 @@ class TextStream:
         self.code = code
         self.todo: list[Any] = list(code.chain)
         self.at = 0  # characters passed in this code
+        self.keys: dict[int, Any] = {}  # of gens whose key is known at run time, by their slot
+        self.names: dict[Any, list[Any]] = {}  # of the variables of these, by key
         self.sent: dict[Any, int] = {}  # characters of a gen that are passed
         self.buffers: dict[Any, list[str]] = {}
+
+    def resolve(self, slot: int, key: Any) -> None:
+        """Learn the key of the gen that gives this slot's prompt."""
+        with self.lock:
+            self.keys[slot] = key
+            self.names[key] = self.code.stream_names.get(slot, [])
 
     def listener(self, key: Any, instance: Any) -> Callable[[str], None]:
         """What the gen of this key calls with its text."""
         def on_text(piece: str) -> None:
-            for name in self.code.stream_names.get(key, ()):
+            for name in self.names.get(key) or self.code.stream_names.get(key, ()):
                 self.push(name, piece)
             with self.lock:
                 self.buffers.setdefault(key, []).append(piece)
@@ -56,6 +64,7 @@ class TextStream:
                     self.todo[:1] = taken
                     continue
                 slot, previous, key = entry
+                key = self.keys.get(slot, key)
                 buffered = self.buffers.pop(key, None) if key is not None else None
                 if buffered:
                     text = "".join(buffered)

@@ -53,7 +53,8 @@ def request(ids: Sequence[int] | str, kind: str = "generate", *, score_from: int
     if isinstance(ids, str):
         ids = list(ids.encode())
     own = {name: options.pop(name) for name in
-           ("constraint", "space", "priority", "on_text", "want_prompt_logprobs_from")
+           ("constraint", "space", "priority", "bound", "pins", "on_text",
+            "want_prompt_logprobs_from")
            if name in options}
     return Request(kind, array("q", ids), lambda result: None,  # type: ignore[arg-type]
                    SamplingParams(**options), key, score_from=score_from,  # type: ignore

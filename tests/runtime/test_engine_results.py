@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sglc.runtime.policies import POLICIES
 from sglc.runtime.request import Request
 from tests.runtime.common import TOKENIZER, agree, ask, engine, request
 
@@ -31,11 +32,11 @@ batches = st.lists(st.one_of(generates, generates, scores, prefills), min_size=1
 
 
 @given(batches, st.sampled_from([64, 90, 4000]), st.booleans(), st.sampled_from([3, 16, 512]),
-       st.sampled_from([2, 256]), st.integers(1, 3))
-@settings(max_examples=40, deadline=None)
-def test_answers_do_not_depend_on_the_engine(batch, kv, radix, chunk, running, parts):
+       st.sampled_from([2, 256]), st.integers(1, 3), st.sampled_from(list(POLICIES)))
+@settings(max_examples=60, deadline=None)
+def test_answers_do_not_depend_on_the_engine(batch, kv, radix, chunk, running, parts, policy):
     with engine(kv_tokens=kv, radix_cache=radix, max_batch_tokens=chunk,
-                max_running=running) as core:
+                max_running=running, policy=policy) as core:
         for part in range(parts):  # some together, some on a warm cache
             asked = batch[part::parts]
             for one, got in zip(asked, ask(core, asked), strict=True):

@@ -14,6 +14,7 @@ import pytest
 from sglc.errors import Cancelled
 from sglc.runtime.engine import EngineCore
 from sglc.runtime.hash_model import HashRunner
+from sglc.runtime.policies import POLICIES
 from tests.runtime.common import TOKENIZER, Pending, agree, ask, engine, request
 
 
@@ -21,8 +22,10 @@ def long(text: str, n: int, **options):
     return request(text, max_tokens=n, temperature=0, ignore_eos=True, **options)
 
 
-def test_retraction_keeps_tokens_and_progress():
-    with engine(kv_tokens=60) as core:
+@pytest.mark.parametrize("policy", ["vllm-apc", "fcfs-lru"])
+def test_retraction_keeps_tokens_and_progress(policy):
+    with engine(kv_tokens=60, policy=policy) as core:
+        core._loop.scheduler.policy.fits = lambda *_: True  # whoever asks may start
         asked = [long(f"request number {i}", 30) for i in range(5)]
         for one, got in zip(asked, ask(core, asked), strict=True):
             agree(one, got)
@@ -46,10 +49,12 @@ def test_two_that_fill_the_pool_do_not_retract_each_other_for_ever():
         assert core.stats().retractions <= 2
 
 
-def test_sampled_retraction_continues_the_same_stream():
+@pytest.mark.parametrize("policy", list(POLICIES))
+def test_sampled_retraction_continues_the_same_stream(policy):
     asked = [request(f"prompt {i}", key=i, max_tokens=40, ignore_eos=True, repetition_penalty=1.2,
                      stop=("zz",)) for i in range(6)]
-    with engine(kv_tokens=70) as core:
+    with engine(kv_tokens=70, policy=policy) as core:
+        core._loop.scheduler.policy.fits = lambda *_: True
         for one, got in zip(asked, ask(core, asked), strict=True):
             agree(one, got)
         assert core.stats().retractions > 0

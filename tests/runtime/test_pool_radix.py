@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sglc.runtime.pins import Pin
 from sglc.runtime.pool import SlotPool
 from sglc.runtime.radix import Node, RadixTree, common_prefix
 
@@ -57,11 +58,16 @@ def test_common_prefix(key, other, start):
 class Model:
     """A tree beside what it should hold: prefix -> slot."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, grain: int = 1) -> None:
         self.pool = SlotPool(total)
-        self.tree = RadixTree(self.pool)
+        self.tree = RadixTree(self.pool, grain)
+        self.pins = [Pin((i,)) for i in range(3)]
         self.root = self.tree.new_root()
         self.held: list[tuple[Node, list[int]]] = []
+
+    def whole(self, seq: list[int]) -> int:
+        """How much of it the tree can hold."""
+        return len(seq) - len(seq) % self.tree.grain
 
     def slots(self) -> dict[tuple[int, ...], int]:
         out = {}
@@ -88,7 +94,8 @@ class Model:
         if need > self.pool.free:
             self.tree.evict(need - self.pool.free)
         if need <= self.pool.free and need:
-            self.tree.insert(node, array("q", seq), pos, len(seq), self.pool.alloc(need))
+            end = self.tree.insert(node, array("q", seq), pos, len(seq), self.pool.alloc(need))
+            assert pos <= sum(len(n.key) for n in path(end)) == self.whole(seq)
         self.tree.unlock(node)
 
     def lock(self, seq: list[int]) -> None:
@@ -97,20 +104,33 @@ class Model:
         self.held.append((node, seq[:pos]))
 
     def check(self) -> None:
-        self.tree.check()
-        slots = [n.slots for n in self.tree.nodes()]
-        self.pool.check(np.concatenate(slots) if slots else np.empty(0, np.int64))
-        assert self.pool.free + self.tree.cached + self.tree.locked == self.pool.total
+        self.accounts()
         known = self.slots()
         assert len(set(known.values())) == len(known)
         for _, prefix in self.held:  # a locked path is never evicted
             assert all(tuple(prefix[:n + 1]) in known for n in range(len(prefix)))
+
+    def accounts(self) -> None:
+        self.tree.check()
+        slots = [n.slots for n in self.tree.nodes()]
+        self.pool.check(np.concatenate(slots) if slots else np.empty(0, np.int64))
+        assert self.pool.free + self.tree.cached + self.tree.locked == self.pool.total
+
+
+def path(node: Node) -> list[Node]:
+    out = []
+    while node.parent is not None:
+        out.append(node)
+        node = node.parent
+    return out
 
 
 operations = st.lists(st.one_of(
     st.tuples(st.just("insert"), ids), st.tuples(st.just("lock"), ids),
     st.tuples(st.just("unlock"), st.integers(0, 9)), st.tuples(st.just("evict"),
                                                                st.integers(1, 9)),
+    st.tuples(st.just("hold"), st.tuples(ids, st.integers(0, 2))),
+    st.tuples(st.just("close"), st.tuples(st.booleans(), st.integers(0, 2))),
     st.tuples(st.just("match"), ids)), max_size=40)
 
 
@@ -137,6 +157,16 @@ def test_tree_against_a_dictionary(steps, total):
             freed = model.tree.evict(value)
             assert freed == min(value, cached)
             assert model.slots().items() <= before.items()
+        elif name == "hold":
+            model.tree.hold(model.match(value[0])[0], model.pins[value[1]])
+            assert model.slots() == before
+        elif name == "close":
+            free, at = value
+            locked = model.tree.locked
+            model.tree.close(model.pins[at], free=free)
+            model.pins[at] = Pin((at,))
+            assert model.slots() == before if not free else model.slots().items() <= before.items()
+            assert model.tree.locked == locked
         elif name == "match":
             _, pos, slots = model.match(value)
             want = 0
@@ -146,6 +176,32 @@ def test_tree_against_a_dictionary(steps, total):
             assert slots == [before[tuple(value[:n + 1])] for n in range(pos)]
             assert model.slots() == before
         model.check()
+
+
+@given(st.lists(st.tuples(st.sampled_from(["insert", "lock", "unlock", "evict"]), ids,
+                          st.integers(1, 9)), max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_blocks_are_shared_whole(steps):
+    model = Model(30, grain=3)
+    blocks: set[tuple[int, ...]] = set()  # what was inserted, by their ends
+    for name, seq, n in steps:
+        if name == "insert":
+            model.insert(seq)
+            blocks |= {tuple(seq[:k]) for k in range(3, len(seq) + 1, 3)}
+        elif name == "lock":
+            model.lock(seq)
+        elif name == "unlock" and model.held:
+            model.tree.unlock(model.held.pop(n % len(model.held))[0])
+        elif name == "evict":
+            cached = model.tree.cached
+            assert min(n, cached) <= model.tree.evict(n) < n + 3
+        _, pos, slots = model.match(seq)
+        assert pos == len(slots) and pos % 3 == 0
+        assert not pos or tuple(seq[:pos]) in blocks
+        assert all(model.match(prefix)[1] == len(prefix) for _, prefix in model.held)
+        model.accounts()
+    model.tree.evict(30)
+    assert model.tree.cached == 0
 
 
 def test_least_recently_used_goes_first():

@@ -1,0 +1,202 @@
+"""`RuntimeEndpoint`: an sglc or SGLang server as a backend.
+
+A program without calls of Python goes to an sglc server whole, as one unit (`/v1/programs`), and
+gives what it would give in this process.  Everything else, and everything on an SGLang server,
+runs here and calls `/generate` with the prompt's text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from sglc.backends.api.asking import Answer, Ask, Choice, Reply, api_error
+from sglc.backends.api.capabilities import Capabilities
+from sglc.backends.api.target import ApiBackend
+from sglc.backends.http_json import HttpJson
+from sglc.backends.templates import registry
+from sglc.config import RunOptions
+from sglc.errors import ApiError, CapabilityError
+from sglc.runtime import calls
+from sglc.tokens.branches import common_prefix
+from sglc.tokens.templates import ChatTemplate
+
+_DEFAULT = RunOptions()
+_SENT = ("min_tokens", "stop_token_ids", "temperature", "top_p", "top_k", "min_p",
+         "frequency_penalty", "presence_penalty", "repetition_penalty", "ignore_eos",
+         "no_stop_trim", "regex", "json_schema", "ebnf", "seed")
+_THEIRS = {"min_tokens": "min_new_tokens", "seed": "sampling_seed"}
+
+
+class RuntimeEndpoint(ApiBackend):
+    """A server of `/generate`.  Contacted at once: raises ApiError SGLC509 if it is not there.
+
+    base_url: such as "http://localhost:30000".  api_key (auth_token): the server's key.  verify:
+    a CA file, or False.  chat_template_name: of roles in prompts that are sent as text; by
+    default what an sglc server says of its template, or SGLang's choice by the model's path.
+    """
+
+    def __init__(self, base_url: str, api_key: str | None = None,
+                 verify: str | bool | None = None, chat_template_name: str | None = None, *,
+                 auth_token: str | None = None, timeout: float = 600.0,
+                 max_concurrent: int = 64) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.http = HttpJson(base_url, api_key=api_key or auth_token, verify=verify,
+                             timeout=timeout)
+        info = self.http.call("GET", "/get_model_info")
+        if not isinstance(info, dict) or "model_path" not in info:
+            raise ApiError("SGLC509", f"{base_url} does not say which model it has",
+                           fixes=("check that base_url is an sglc or SGLang server",))
+        self.model_info: dict[str, Any] = info
+        self.is_sglc = info.get("engine") == "sglc"
+        template: Any = chat_template_name or _template_said(info)
+        if template is None:
+            template = registry.by_model_path(info["model_path"])
+        self._pool = ThreadPoolExecutor(max_concurrent, thread_name_prefix="sglc-remote")
+        api = _Generate(self.http, self._pool, "the server at " + self.base_url)
+        super().__init__(api, max_concurrent=max_concurrent, chat_template=template)
+
+    # -- programs -------------------------------------------------------------------------
+    def start_program(self, body: Mapping[str, Any]) -> Future[list[dict[str, Any]]] | None:
+        """Send a program and its rows; the rows' outcomes.  None if the server takes none."""
+        if not self.is_sglc:
+            return None
+        return self._pool.submit(lambda: self.http.call("POST", "/v1/programs", body)["rows"])
+
+    # -- for users ------------------------------------------------------------------------
+    def get_model_name(self) -> str:
+        return str(self.model_info["model_path"])
+
+    def get_server_info(self) -> dict[str, Any]:
+        """The server's settings and counters."""
+        found: dict[str, Any] = self.http.call("GET", "/get_server_info")
+        return found
+
+    get_server_args = get_server_info
+
+    def flush_cache(self) -> None:
+        self.http.call("POST" if self.is_sglc else "GET", "/flush_cache")
+
+    def close(self) -> None:
+        super().close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _template_said(info: Mapping[str, Any]) -> ChatTemplate | None:
+    """The template whose texts an sglc server tells."""
+    said = info.get("role_texts")
+    if not isinstance(said, dict):
+        return None
+    return ChatTemplate("the server's", said.get("default_system"),
+                        {role: (a, b) for role, (a, b) in said["roles"].items()},
+                        tuple(said["stop"]))
+
+
+class _Generate:
+    """`POST /generate` as an API for text prompts."""
+
+    def __init__(self, http: HttpJson, pool: ThreadPoolExecutor, name: str) -> None:
+        self.http = http
+        self.can = Capabilities(
+            name, frozenset((*_SENT, "return_logprob", "top_logprobs_num")), max_stops=16,
+            messages=False, continues=True, max_temperature=100.0)
+        self._pool = pool
+
+    async def generate(self, ask: Ask, on_text: Callable[[str], None] | None) -> Reply:
+        options = ask.options
+        told = options.return_logprob or options.top_logprobs_num > 0
+        params: dict[str, Any] = {"max_new_tokens": ask.max_tokens, "n": ask.n}
+        for name in _SENT:
+            value = getattr(options, name)
+            if value != getattr(_DEFAULT, name):
+                params[_THEIRS.get(name, name)] = list(value) if isinstance(value, tuple) else (
+                    value)
+        if ask.n == 1:
+            del params["n"]
+        if ask.stop:
+            params["stop"] = list(ask.stop)
+        body: dict[str, Any] = {"text": ask.conversation.text, "sampling_params": params}
+        if told:
+            body |= {"return_logprob": True, "return_text_in_logprobs": True,
+                     "top_logprobs_num": options.top_logprobs_num}
+        if on_text is None or ask.n > 1:
+            found = await self._call(body)
+        else:
+            found = await self._in_pool(lambda: self._stream(body, on_text))
+        rows = found if isinstance(found, list) else [found]
+        if not rows or not all(isinstance(r, dict) and "text" in r for r in rows):
+            raise api_error(f"{self.can.name} gave no text")
+        metas = [r.get("meta_info") or {} for r in rows]
+        return Reply([_answer(r["text"], m) for r, m in zip(rows, metas, strict=True)],
+                     metas[0].get("prompt_tokens") or 0, metas[0].get("cached_tokens") or 0,
+                     sum(m.get("completion_tokens") or 0 for m in metas))
+
+    def _stream(self, body: Mapping[str, Any], on_text: Callable[[str], None]) -> Any:
+        sent, last = 0, None
+        for last in self.http.events("/generate", {**body, "stream": True}):
+            if piece := last["text"][sent:]:
+                sent += len(piece)
+                on_text(piece)
+        return last
+
+    async def choose(self, text: str, choices: tuple[str, ...], method: str) -> Choice:
+        """By the log-probabilities of every choice as part of the prompt."""
+        total = Choice(0, {}, 0)
+        base, *rows = await self._scored("text", [text, *[text + c for c in choices]], total)
+        ids = [array("q", [t for _, t, _ in row]) for row in (base, *rows)]
+        start = common_prefix(ids)
+        scored = [row[start:] for row in rows]
+        alone: list[list[float]] = []
+        if method == "unconditional_likelihood_normalized":
+            found = await self._scored("input_ids", [list(x[start:]) for x in ids[1:]], total)
+            alone = [[lp or 0.0 for lp, _, _ in row] for row in found]
+        total.index, total.meta = calls.choose(
+            method, [[lp or 0.0 for lp, _, _ in row] for row in scored], alone)
+        total.meta["input_token_logprobs"] = [[tuple(e) for e in row] for row in scored]
+        total.meta["output_token_logprobs"] = [[] for _ in choices]
+        return total
+
+    async def _scored(self, kind: str, prompts: list[Any], total: Choice) -> list[Any]:
+        rows = await self._call({
+            kind: prompts, "return_logprob": True, "logprob_start_len": 0,
+            "return_text_in_logprobs": True,
+            "sampling_params": {"max_new_tokens": 0, "temperature": 0}})
+        total.calls += 1
+        total.prompt_tokens += sum(r["meta_info"].get("prompt_tokens", 0) for r in rows)
+        total.cached_tokens += sum(r["meta_info"].get("cached_tokens", 0) for r in rows)
+        out = [r["meta_info"].get("input_token_logprobs") for r in rows]
+        if any(not row for row in out):
+            raise CapabilityError("SGLC012", f"{self.can.name} has no select",
+                                  why="it gives no log-probabilities of a prompt")
+        return out
+
+    async def _call(self, body: Mapping[str, Any]) -> Any:
+        return await self._in_pool(lambda: self.http.call("POST", "/generate", body))
+
+    async def _in_pool(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def problem(self, error: Exception) -> ApiError:
+        return api_error(f"the answer of {self.can.name} could not be read", error,
+                         fixes=("check that base_url is a server of /generate",))
+
+    async def close(self) -> None:
+        """Connections close with their threads."""
+
+
+def _answer(text: str, meta: Mapping[str, Any]) -> Answer:
+    reason = meta.get("finish_reason")
+    kind, matched = "stop", None
+    if isinstance(reason, dict):
+        kind, matched = reason.get("type") or "stop", reason.get("matched")
+    elif isinstance(reason, str):
+        kind = reason
+    out = Answer(text, kind, matched if isinstance(matched, str) else None)
+    if meta.get("output_token_logprobs"):
+        out.tokens = [(t, lp) for lp, _, t in meta["output_token_logprobs"]]
+        out.top = [[(t, lp) for lp, _, t in step or ()]
+                   for step in meta.get("output_top_logprobs") or ()]
+    return out

@@ -1,0 +1,160 @@
+"""The pipeline of `runtime/sampler.py` on the device: its inputs, packed on the host.
+
+Tokens stay on the device.  A row that draws before the host knows its last token counts that token
+all the same.  Steps and sequences are not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sglc.kernels.draws import IN_PROMPT, Draws
+from sglc.kernels.registry import DeviceKernels
+from sglc.kernels.row_masks import MaskRows
+from sglc.runtime.cuda.staging import staging
+from sglc.runtime.sampler import ALLOW, FILTER, HOLD, NOISE, TALLY, WORDS, Draw, Sampler
+
+PLAIN = NOISE  # what draws in a graph may have
+
+
+def plain_draws(draws: Sequence[Draw], early: Sequence[bool]) -> np.ndarray:
+    """int64 (3, R): keys, counters, and temperatures as the bits of float64.
+
+    early: whether a token that the host does not know yet comes before the row's draw.
+    """
+    out = np.zeros((3, len(draws)), np.int64)
+    heat = out[2].view(np.float64)
+    for i, (draw, more) in enumerate(zip(draws, early, strict=True)):
+        if draw.flags & NOISE:
+            key = draw.high << 32 | draw.low
+            out[0, i] = key - (1 << 64) if key >> 63 else key
+            out[1, i] = draw.index + more
+            heat[i] = draw.params.temperature
+    return out
+
+
+class DeviceSampler:
+    """Draws tokens from logits on one device, for a model of `width` logits."""
+
+    def __init__(self, sampler: Sampler, width: int, kernels: DeviceKernels,
+                 device: torch.device) -> None:
+        self._kernels = kernels
+        self._device = device
+        self._never = sampler.never
+        self._vocab = sampler.vocab_size
+        self._width = width
+        self._words = -(-width // 32)
+        allowed = np.zeros(self._words * 32, np.uint8)
+        allowed[:min(sampler.vocab_size, width)] = 1
+        allowed[[i for i in sampler.never if i < width]] = 0
+        base = np.packbits(allowed, bitorder="little").view(np.int32)
+        self._base = torch.from_numpy(base).to(device)
+        self._one = self._base[None]
+        self._no_k: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def plain(self, logits: Tensor, draws: Tensor) -> Tensor:
+        """Tokens, int64 (R,), of rows without masks, filters and penalties.
+
+        logits: (R, V).  draws: int64 (3, R) from `plain_draws`, on the device.
+        """
+        rows = len(logits)
+        if rows not in self._no_k:
+            self._no_k[rows] = (torch.zeros(rows, dtype=torch.int32, device=self._device),
+                                torch.ones(rows, dtype=torch.float64, device=self._device))
+        none, ones = self._no_k[rows]
+        heat = draws[2].view(torch.float64)
+        return self._kernels.sample(logits, self._one, Draws(
+            heat, draws[0], draws[1], none, ones, ones))
+
+    def draw(self, logits: Tensor, draws: Sequence[Draw], early: Sequence[bool]) -> Tensor:
+        """Tokens, int64 (R,), of any rows; -1 where none is possible, -2 where the logits are
+        not numbers.  `logits` are not changed."""
+        flags = 0
+        for draw in draws:
+            flags |= draw.flags
+        if not flags & ~PLAIN:
+            return self.plain(logits, self._upload(plain_draws(draws, early)))
+        rows = len(draws)
+        numbers = np.zeros((9, rows), np.int64)
+        numbers[:3] = plain_draws(draws, early)
+        floats = numbers[3:8].view(np.float64)
+        for i, draw in enumerate(draws):
+            p = draw.params
+            floats[:, i] = (p.top_p, p.min_p, p.repetition_penalty, p.frequency_penalty,
+                            p.presence_penalty)
+            numbers[8, i] = max(p.top_k, 0) if p.top_k < self._width else 0
+        there = self._upload(numbers)
+        real = there[3:8].view(torch.float64)
+        penalties = tally = tally_row = None
+        if flags & TALLY:
+            penalties = real[2:5].t().contiguous()
+            tally, tally_row = self._tally(draws)
+        masks = self._masks(draws, early) if flags & (WORDS | HOLD | ALLOW) else self._one
+        return self._kernels.sample(logits, masks, Draws(
+            there[2].view(torch.float64), there[0], there[1], there[8].int(), real[0], real[1],
+            penalties, tally, tally_row, bool(flags & FILTER)))
+
+    def _masks(self, draws: Sequence[Draw], early: Sequence[bool]) -> Tensor:
+        """int32 (R, words): what each row may draw."""
+        spared = [[i for i in d.allow if i in self._never and i < self._vocab]
+                  if d.flags & ALLOW else [] for d in draws]
+        held = [[i for i in d.hold if 0 <= i < self._vocab]
+                if d.flags & HOLD and d.index + more < d.params.min_tokens else []
+                for d, more in zip(draws, early, strict=True)]
+        of: dict[int, int] = {}
+        kept: list[np.ndarray] = []
+        row_of = np.full(len(draws), -1, np.int32)
+        for i, d in enumerate(draws):
+            if d.flags & WORDS and d.words is not None:
+                at = of.get(id(d.words))
+                if at is None:
+                    at = of[id(d.words)] = len(kept)
+                    kept.append(d.words)
+                row_of[i] = at
+        words = None
+        if kept:
+            staged = staging(len(kept) * self._words, self._device, torch.int32)
+            view = staged.numpy().reshape(len(kept), self._words)
+            for line, mask in zip(view, kept, strict=True):
+                n = min(len(mask), self._words)
+                line[:n] = mask[:n].view(np.int32)
+                line[n:] = 0
+            words = staged.to(self._device, non_blocking=True).view(len(kept), self._words)
+        return self._kernels.row_masks(MaskRows(
+            self._base, self._ids(spared), self._ids(held), words=words,
+            words_row=self._upload(row_of) if kept else None))
+
+    def _ids(self, lists: Sequence[Sequence[int]]) -> Tensor:
+        """int32 (R, n), filled up with -1; n is 0 or a power of two."""
+        most = max(map(len, lists), default=0)
+        out = np.full((len(lists), 1 << (most - 1).bit_length() if most else 0), -1, np.int32)
+        for line, ids in zip(out, lists, strict=True):
+            line[:len(ids)] = ids
+        return self._upload(out)
+
+    def _tally(self, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
+        """What penalised rows have, (P, V) and (R,), see `Draws`."""
+        rows = np.full(len(draws), -1, np.int32)
+        cells, counts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        n = 0
+        for i, d in enumerate(draws):
+            if d.tally is not None:
+                known, seen = d.tally.known()
+                rows[i] = n
+                cells.append(n * self._width + known)
+                counts.append(seen.astype(np.int64) | IN_PROMPT)
+                n += 1
+        tally = torch.zeros(n * self._width, dtype=torch.int32, device=self._device)
+        at = self._upload(np.concatenate(cells))
+        tally.index_copy_(0, at, self._upload(np.concatenate(counts)).int())
+        return tally.view(n, self._width), self._upload(rows)
+
+    def _upload(self, array: np.ndarray) -> Tensor:
+        kind = torch.int64 if array.dtype == np.int64 else torch.int32
+        staged = staging(array.size, self._device, kind)
+        staged.numpy()[:] = array.reshape(-1)
+        return staged.to(self._device, non_blocking=True).view(array.shape)

@@ -1,0 +1,75 @@
+"""Opening a model on a GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sglc.errors import ModelError
+from sglc.kernels.registry import resolve_device
+from sglc.runtime.cuda.model import DeviceLlama, DummyWeights
+from sglc.runtime.cuda.runner import DeviceRunner
+from sglc.runtime.model_runner import open_model
+from sglc.runtime.models.config import LlamaConfig, config_from_hf
+from sglc.runtime.weights.source import WeightSource
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_device_runner(path: str | Path, *, dtype: str = "auto", device: str = "cuda",
+                       kernels: str = "auto", load_format: str = "auto",
+                       max_tokens: int = 8192, max_rows: int = 1024, graphs: bool = True
+                       ) -> tuple[DeviceRunner, dict[str, Any]]:
+    """A runner on `device` for the model at `path`, and what a tokenizer needs to know.
+
+    dtype: "bfloat16", "float16", "float32" (without TF32), or "auto": what config.json says,
+    else bfloat16.  load_format: "auto" reads the weights; "dummy" makes random ones on the
+    device and needs nothing but a folder with a config.json.  The rest as `load_runner` and
+    `DeviceRunner`.  Raises ModelError (SGLC504) if the model cannot be used, or does not fit.
+    """
+    where = torch.device(device)
+    if where.type == "cuda" and where.index is None:
+        where = torch.device("cuda", torch.cuda.current_device())
+    if dtype not in (*_DTYPES, "auto"):
+        raise ModelError("SGLC504", f"unknown dtype {dtype!r}",
+                         fixes=(f"use auto, {', '.join(_DTYPES)}",))
+    if load_format not in ("auto", "dummy"):
+        raise ModelError("SGLC504", f"unknown load_format {load_format!r}",
+                         fixes=('use "auto" or "dummy"',))
+    chosen = resolve_device(kernels)
+    source: WeightSource
+    if load_format == "dummy":
+        config, about, named = _dummy(Path(path))
+    else:
+        source, config, about = open_model(Path(path))
+        named = getattr(source, "config", {})
+    kind = _DTYPES[_named_dtype(named) if dtype == "auto" else dtype]
+    try:
+        if load_format == "dummy":
+            source = DummyWeights(config, kind, where)
+        with torch.inference_mode():
+            model = DeviceLlama(config, source, chosen, kind, where)
+        runner = DeviceRunner(model, chosen, max_tokens=max_tokens, max_rows=max_rows,
+                              graphs=graphs)
+    except torch.OutOfMemoryError as error:
+        raise ModelError("SGLC504", "the model does not fit the GPU", why=str(error)[:200],
+                         fixes=("use a smaller model, or a shorter dtype",
+                                "end other processes that use the GPU")) from error
+    return runner, about
+
+
+def _dummy(path: Path) -> tuple[LlamaConfig, dict[str, Any], dict[str, Any]]:
+    try:
+        named = json.loads((path / "config.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError("SGLC504", f"{path} has no config.json that can be read",
+                         why=str(error)) from error
+    return config_from_hf(named), {"folder": str(path)}, named
+
+
+def _named_dtype(config: dict[str, Any]) -> str:
+    name = config.get("dtype") or config.get("torch_dtype")
+    return name if name in _DTYPES else "bfloat16"

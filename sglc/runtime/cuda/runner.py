@@ -1,0 +1,250 @@
+"""A model on a GPU behind the engine: its KV pool and page tables, and steps, eager or by graph.
+
+Steps are let run and not waited for.  Tokens that one step draws are inputs of the next without
+having been on the host.  Requests, caches and schedules are not known here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sglc.errors import ModelError
+from sglc.kernels.attention_shape import Grid
+from sglc.kernels.paged_attention import Rows
+from sglc.kernels.registry import DeviceKernels
+from sglc.runtime.batch import Batch
+from sglc.runtime.cuda.attending import UnitSteps, attend_torch
+from sglc.runtime.cuda.device_sampler import DeviceSampler
+from sglc.runtime.cuda.graphs import Graphs, bucket
+from sglc.runtime.cuda.model import Attend, DeviceLlama
+from sglc.runtime.cuda.page_table import PageTable
+from sglc.runtime.cuda.staging import Inputs, lay_out, staging
+
+if TYPE_CHECKING:
+    from sglc.runtime.cuda.launcher import DeviceLauncher
+    from sglc.runtime.sampler import Sampler
+
+_SPARE_BYTES = 1 << 30  # for CUDA's libraries and captured graphs
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a graph is captured for: room for tokens and rows of output, whether all tokens are
+    outputs, whether rows draw, and the launch of attention."""
+
+    tokens: int
+    rows: int
+    all: bool
+    draws: bool
+    grid: Grid
+
+
+class DeviceRunner:
+    """A `Runner` (see `batch.py`) whose weights, KV and activations are of one type on a device.
+
+    max_tokens: of a step.  max_rows: rows of sequences in a step.  graphs: whether small steps
+    are captured and replayed.  A CPU device computes the same without graphs.
+    """
+
+    def __init__(self, model: DeviceLlama, kernels: DeviceKernels, *, max_tokens: int = 8192,
+                 max_rows: int = 1024, graphs: bool = True) -> None:
+        c = model.config
+        self.config = c
+        self.kernels = kernels
+        self.dtype, self.device = model.dtype, model.device
+        self.vocab_size = c.vocab_size
+        self.context_length = c.context_length
+        self.bytes_per_token = c.layers * 2 * c.kv_heads * c.head_dim * self.dtype.itemsize
+        self.max_tokens, self.max_rows = max_tokens, max_rows
+        self._model: DeviceLlama | None = model
+        self._pools = torch.empty(0)
+        self._table: PageTable | None = None
+        by_units = dict(kernels.backends)["sample"] == "triton"
+        self._units = UnitSteps(c, self.dtype, self.device) if by_units else None
+        on_gpu = self.device.type == "cuda"
+        self._graphs = Graphs(self.device) if graphs and by_units and on_gpu else None
+        self._sampler: DeviceSampler | None = None
+        self._inputs = torch.zeros(Inputs.size(max_tokens, max_tokens), dtype=torch.int64,
+                                   device=self.device)
+        self.tokens = torch.zeros(max_tokens, dtype=torch.int64, device=self.device)
+
+    # -- memory ------------------------------------------------------------------------------
+
+    def room(self, mem_fraction: float) -> int:
+        """KV slots that fit if this process uses at most this part of the GPU's memory.
+
+        Raises ModelError (SGLC504) if there is no room at all.
+        """
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info(self.device)
+        budget = int(mem_fraction * total) - (total - free) - self._working_bytes()
+        slots = budget // (self.bytes_per_token + 1)
+        if slots < self.context_length:  # the page table is then smaller as well
+            slots = budget // (self.bytes_per_token + 4 * self.max_rows)
+        else:
+            budget -= PageTable.nbytes(self.max_rows, self.context_length)
+            slots = max(budget // self.bytes_per_token, 0)
+        if slots < 16:
+            raise ModelError(
+                "SGLC504", "the model leaves no room for KV on this GPU",
+                why=f"of {total >> 20} MiB, {(total - free) >> 20} are taken, a step needs "
+                    f"{self._working_bytes() >> 20}, and mem_fraction is {mem_fraction}",
+                fixes=("raise mem_fraction", "lower max_batch_tokens", "use a smaller model"))
+        return slots
+
+    def _working_bytes(self) -> int:
+        """What a step needs beside weights and KV, at most, about."""
+        c, size = self.config, self.dtype.itemsize
+        wide = (c.heads + 2 * c.kv_heads) * c.head_dim
+        step = self.max_tokens * size * (5 * c.hidden_size + 2 * wide + 3 * c.intermediate_size)
+        heads = self.max_rows * c.vocab_size * 4 * 2
+        attention = self._units.nbytes(self.max_tokens) if self._units else 0
+        return int(1.2 * (step + heads + 2 * attention)) + _SPARE_BYTES
+
+    def allocate(self, slots: int) -> None:
+        """Makes room for `slots` token positions; what was stored before is lost.
+
+        Raises ModelError (SGLC504) if they do not fit the device.
+        """
+        c = self.config
+        self._pools, self._table = torch.empty(0), None
+        try:
+            self._pools = torch.zeros(c.layers, slots, 2, c.kv_heads, c.head_dim,
+                                      dtype=self.dtype, device=self.device)
+            stride = min(self.context_length, slots)
+            self._table = PageTable(self.max_rows, stride, self.device)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                "SGLC504", f"a KV pool of {slots} tokens does not fit the GPU",
+                why=f"it takes {slots * self.bytes_per_token >> 20} MiB",
+                fixes=("lower kv_tokens, or leave it out", "lower mem_fraction")) from error
+
+    def close(self) -> None:
+        """Frees the weights, the pool and the graphs."""
+        if self.device.type == "cuda" and self._model is not None:
+            torch.cuda.synchronize(self.device)
+        self._model = self._table = self._graphs = None
+        self._pools = self._inputs = self.tokens = torch.empty(0)
+
+    # -- steps -------------------------------------------------------------------------------
+
+    def launcher(self, sampler: Sampler) -> DeviceLauncher:
+        """What runs an engine's steps on this model."""
+        from sglc.runtime.cuda.launcher import DeviceLauncher
+
+        self._sampler = DeviceSampler(sampler, self.vocab_size, self.kernels, self.device)
+        return DeviceLauncher(self, self._sampler)
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch) -> Tensor:
+        """Writes the step's KV; normed hidden states of `batch.outputs`, (K, H)."""
+        return self.run(batch, None)[0]
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """float32 (K, vocab_size) of hidden states (K, H)."""
+        return self._open().logits(hidden)
+
+    @torch.inference_mode()
+    def logits_of(self, hidden: Tensor, ids: np.ndarray) -> Tensor:
+        """float32 (K, len(ids)): `logits(hidden)[:, ids]` up to rounding, of these rows of the
+        LM head alone."""
+        wanted = torch.from_numpy(np.ascontiguousarray(ids, np.int32)).to(self.device)
+        return self._open().logits_of(hidden, wanted.expand(len(hidden), -1).contiguous())
+
+    @torch.inference_mode()
+    def run(self, batch: Batch, draws: np.ndarray | None) -> tuple[Tensor, bool]:
+        """Let a step run: hidden states as `forward` gives them, and whether rows have drawn.
+
+        draws: int64 (3, K) as `device_sampler.plain_draws` makes them; row i's token is then
+        `tokens[i]`, where the next step finds it.
+        """
+        n, k = len(batch.ids), len(batch.outputs)
+        table = self._table
+        if table is None:
+            raise ModelError("SGLC503", "the model was closed")
+        count = len(batch.rows)
+        rows = Rows(
+            np.fromiter([r.start for r in batch.rows], np.int64, count),
+            np.fromiter([r.n for r in batch.rows], np.int64, count),
+            np.fromiter([len(r.context) for r in batch.rows], np.int64, count),
+            table.offsets(batch.rows))
+        at = np.repeat(rows.offsets, rows.tokens) + batch.positions
+        table.host[at] = batch.slots
+        every = k == n and bool((batch.outputs == np.arange(n)).all())
+        arrays = (batch.ids, batch.positions, batch.slots, at, batch.outputs, draws)
+        if self._graphs is not None and n <= self._graphs.tokens:
+            replayed = self._replay(rows, arrays, every)
+            if replayed is not None:
+                return replayed, draws is not None
+        attend: Attend
+        if self._units is None:
+            attend = attend_torch(table, rows)
+        else:
+            units = self._units.plan(rows, table, self.max_tokens)
+            assert units is not None, "a step of at most max_tokens always fits"
+            self._units.load(units, self.max_tokens)
+            attend = self._units.attend(table.device, self.max_tokens, n, units.grid)
+        self._stage(n, k, arrays)
+        hidden, tokens = self._compute(n, k, every, draws is not None, attend)
+        if tokens is not None:
+            self.tokens[:k] = tokens
+        return hidden, tokens is not None
+
+    def _replay(self, rows: Rows, arrays: tuple[Any, ...], every: bool) -> Tensor | None:
+        """The same by a captured graph; None if this step cannot have one."""
+        graphs, units, table = self._graphs, self._units, self._table
+        assert graphs is not None and units is not None and table is not None
+        n, k = len(arrays[0]), len(arrays[4])
+        draws = arrays[5] is not None
+        size = bucket(n)
+        room = size if every else min(size, bucket(max(k, 1), coarse=True))
+        work = units.plan(rows, table, size)
+        if work is None:
+            return None
+        units.load(work, size)
+        grid = units.full(work, size)
+        self._stage(size, room, arrays)
+        attend = units.attend(table.device, size, size, grid)
+        graph = graphs.get(Shape(size, room, every, draws, grid),
+                           lambda: self._compute(size, room, every, draws, attend))
+        if graph is None:
+            return None
+        hidden, tokens = graph.replay()
+        if tokens is not None:
+            self.tokens[:k] = tokens[:k]
+        return hidden[:k].clone()
+
+    def _stage(self, tokens: int, rows: int, arrays: tuple[Any, ...]) -> None:
+        """Copy a step's integers to the device, in stream order."""
+        assert self._table is not None
+        size = Inputs.size(tokens, rows)
+        staged = staging(size, self.device)
+        lay_out(staged.numpy(), tokens, rows, self._table.spare, *arrays)
+        self._inputs[:size].copy_(staged, non_blocking=True)
+
+    def _compute(self, tokens: int, rows: int, every: bool, draws: bool, attend: Attend
+                 ) -> tuple[Tensor, Tensor | None]:
+        """The step that is staged: hidden states, and what the rows draw."""
+        model, table = self._open(), self._table
+        assert table is not None
+        step = Inputs.of(self._inputs, tokens, rows)
+        drawn = self.tokens[(-1 - step.ids).clamp_(min=0)].clamp_(min=0)
+        ids = torch.where(step.ids < 0, drawn, step.ids)
+        table.device.index_copy_(0, step.at, step.slots.int())
+        hidden = model.forward(ids, step.positions, step.slots, self._pools, attend,
+                               None if every else step.outputs)
+        if not draws or not rows:
+            return hidden, None
+        assert self._sampler is not None
+        return hidden, self._sampler.plain(model.logits(hidden), step.draws)
+
+    def _open(self) -> DeviceLlama:
+        if self._model is None:
+            raise ModelError("SGLC503", "the model was closed")
+        return self._model
