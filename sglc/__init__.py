@@ -16,16 +16,22 @@ _NAMES: dict[str, tuple[str, str]] = {
     **{name: ("sglc.lang.program", name) for name in ("Program", "program")},
     "function": ("sglc.lang.program", "program"),
     **{name: ("sglc.lang.expressions", name) for name in (
-        "gen", "gen_int", "gen_string", "select", "system", "user", "assistant", "system_begin",
-        "system_end", "user_begin", "user_end", "assistant_begin", "assistant_end", "special",
-        "video", "separate_reasoning")},
+        "bag", "gen", "gen_int", "gen_string", "select", "system", "user", "assistant",
+        "system_begin", "system_end", "user_begin", "user_end", "assistant_begin",
+        "assistant_end", "special", "video", "separate_reasoning")},
     **{name: ("sglc.lang.api", name) for name in (
         "set_default_backend", "flush_cache", "get_server_info", "register_chat_template",
         "register_chat_template_matching_function", "get_chat_template",
         "get_chat_template_by_model_path")},
+    **{name: ("sglc.lang.annotations", name) for name in ("host", "pure")},
     "ProgramState": ("sglc.lang.state", "ProgramState"),
     "Engine": ("sglc.backends.engine", "Engine"),
     "HashModel": ("sglc.backends.hash_model", "HashModel"),
+    "RuntimeEndpoint": ("sglc.backends.remote", "RuntimeEndpoint"),
+    "Runtime": ("sglc.serve.runtime", "Runtime"),
+    "OpenAI": ("sglc.backends.api.openai", "OpenAI"),
+    "Anthropic": ("sglc.backends.api.anthropic", "Anthropic"),
+    "VertexAI": ("sglc.backends.api.gemini", "VertexAI"),
     "ChatTemplate": ("sglc.tokens.templates", "ChatTemplate"),
     **{name: ("sglc.errors", name) for name in ("SglcError", "SglcWarning", "Cancelled")},
     **{name: ("sglc.config", name) for name in (
@@ -34,14 +40,19 @@ _NAMES: dict[str, tuple[str, str]] = {
 _MODULES = ("errors", "grammar", "ir", "passes", "tokens")
 
 if TYPE_CHECKING:
+    from sglc.backends.api.anthropic import Anthropic
+    from sglc.backends.api.gemini import VertexAI
+    from sglc.backends.api.openai import OpenAI
     from sglc.backends.engine import Engine
     from sglc.backends.hash_model import HashModel
     from sglc.errors import Cancelled, SglcError, SglcWarning
+    from sglc.lang.annotations import host, pure
     from sglc.lang.api import flush_cache, set_default_backend
     from sglc.lang.expressions import (
         assistant,
         assistant_begin,
         assistant_end,
+        bag,
         gen,
         gen_int,
         gen_string,
@@ -76,8 +87,11 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Cancelled", "Engine", "HashModel", "Program", "ProgramState", "SglcError", "SglcWarning",
-    "__version__", "assistant", "assistant_begin", "assistant_end", "flush_cache", "function",
-    "gen", "gen_int", "gen_string", "program", "select", "set_default_backend", "special",
+    "Anthropic", "Cancelled", "Engine", "HashModel", "OpenAI", "Program", "ProgramState",
+    "SglcError", "SglcWarning", "VertexAI",
+    "__version__", "assistant", "assistant_begin", "assistant_end", "bag", "flush_cache",
+    "function",
+    "gen", "gen_int", "gen_string", "host", "program", "pure", "select", "set_default_backend",
+    "special",
     "system", "system_begin", "system_end", "user", "user_begin", "user_end",
 ]

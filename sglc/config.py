@@ -25,6 +25,9 @@ DTYPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "str": (REGEX_STR, ()),
 }
 
+CONSTRAINTS = ("dtype", "regex", "json_schema", "ebnf")
+"""Parameters that say what a generated text must be: at most one is given."""
+
 CHOICES_METHODS = ("token_length_normalized", "greedy_token_selection",
                    "unconditional_likelihood_normalized")
 
@@ -59,6 +62,7 @@ class GenParams:
     regex: str | None = None
     json_schema: str | None = None
     ebnf: str | None = None
+    heal: bool | None = None
 
     def given(self) -> dict[str, Any]:
         """The parameters that were said, by name."""
@@ -98,16 +102,22 @@ class RunOptions:
     regex: str | None = None
     json_schema: str | None = None
     ebnf: str | None = None
+    heal: bool = False
+    num_api_spec_tokens: int | None = None  # the program's, for remote APIs; 0: no gen follows
 
 
 @lru_cache(maxsize=4096)
 def resolve(params: GenParams, run: RunOptions) -> RunOptions:
     """The options in force for a gen: what it says, else what the run says.
 
-    A `dtype` becomes its regex, with its stop strings added.  The run's seed is not a gen's
-    (it seeds sampling keys by path), so only a gen's own `seed` is kept.
+    A `dtype` becomes its regex, with its stop strings added.  A gen's own constraint stands in
+    for the run's.  The run's seed is not a gen's (it seeds sampling keys by path), so only a
+    gen's own `seed` is kept.
     """
-    merged = replace(run, **{**params.given(), "seed": params.seed})
+    given = params.given()
+    if any(name in given for name in CONSTRAINTS):
+        given = {**dict.fromkeys(CONSTRAINTS), **given}
+    merged = replace(run, **{**given, "seed": params.seed})
     if merged.dtype is not None:
         regex, stop = DTYPES[merged.dtype]
         extra = tuple(s for s in stop if s not in merged.stop)
@@ -219,14 +229,14 @@ def check(values: dict[str, Any]) -> dict[str, Any]:
                                     why="control tokens have no text in a prompt",
                                     fixes=("read the ids from get_meta_info instead",))
         out[name] = value
-    constraints = [k for k in ("dtype", "regex", "json_schema", "ebnf") if k in out]
+    constraints = [k for k in CONSTRAINTS if k in out]
     if len(constraints) > 1:
         raise _fail(f"a gen takes one constraint, not {' and '.join(constraints)}")
     return out
 
 
 _BOOLS = frozenset(("ignore_eos", "no_stop_trim", "return_logprob", "return_text_in_logprobs",
-                    "skip_special_tokens", "spaces_between_special_tokens"))
+                    "skip_special_tokens", "spaces_between_special_tokens", "heal"))
 
 
 def _dtype(value: Any) -> str:

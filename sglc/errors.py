@@ -6,9 +6,13 @@ This module knows no other part of sglc; every part may import it.
 from __future__ import annotations
 
 import linecache
+import os
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from types import CodeType, TracebackType
 
 # code -> one-line title.  Families: 0xx language use, 1xx tracing, 2xx IR, 3xx tokens and
 # templates, 4xx remarks on missed optimisations, 5xx run time.
@@ -24,13 +28,14 @@ CODES: dict[str, str] = {
     "SGLC009": "the program definition is not usable",
     "SGLC010": "no backend can run the program",
     "SGLC011": "the schema or grammar cannot be enforced",
+    "SGLC012": "the remote API cannot do this",
     "SGLC110": "the program needs a value while it is being traced",
     "SGLC111": "the tracer cannot follow this construct",
     "SGLC112": "a call of unknown purity is in the program",
     "SGLC113": "an object from outside the program is modified",
     "SGLC114": "the program's source is not available",
     "SGLC115": "too many variants of one program were compiled",
-    "SGLC120": "the program has more paths than the tracer explores",
+    "SGLC120": "the program has more paths or steps than the tracer follows",
     "SGLC201": "the IR is malformed",
     "SGLC202": "the IR text cannot be parsed",
     "SGLC203": "a pass broke the IR",
@@ -43,6 +48,7 @@ CODES: dict[str, str] = {
     "SGLC404": "two equal generations are not merged, because they are sampled",
     "SGLC412": "the result of a generation is never used",
     "SGLC420": "the choices of a select differ much in length, and its score favours long ones",
+    "SGLC421": "a comparison with a text that the constraint rules out",
     "SGLC430": "forks run one after another",
     "SGLC501": "the prompt does not fit the model's context",
     "SGLC502": "the prompt does not fit the KV pool",
@@ -51,6 +57,8 @@ CODES: dict[str, str] = {
     "SGLC505": "the constraint cannot be satisfied by this tokenizer",
     "SGLC506": "the run was cancelled",
     "SGLC507": "the request to the engine is malformed",
+    "SGLC508": "the generated text is no value of its schema",
+    "SGLC509": "the remote API did not answer as it should",
 }
 
 
@@ -129,6 +137,35 @@ def _columns(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
+_PACKAGE = str(Path(__file__).parent) + os.sep
+_LIBRARY = str(Path(os.__file__).parent) + os.sep
+
+
+def users_place(traceback: TracebackType | None) -> Place | None:
+    """The innermost place of a traceback that is neither in sglc nor in Python's library."""
+    found: TracebackType | None = None
+    while traceback is not None:
+        file = traceback.tb_frame.f_code.co_filename
+        library = file.startswith(_LIBRARY) and "site-packages" not in file
+        if not (library or file.startswith((_PACKAGE, "<frozen "))):
+            found = traceback
+        traceback = traceback.tb_next
+    return None if found is None else place_in(
+        found.tb_frame.f_code, found.tb_lasti, found.tb_lineno)
+
+
+def place_in(code: CodeType, instruction: int, line: int) -> Place:
+    """Where an instruction of some code (by its byte offset) stands; `line` is its line."""
+    column = 1  # Python 3.10 has lines only
+    if hasattr(code, "co_positions"):
+        spot = next(islice(code.co_positions(), instruction // 2, None), None)
+        column = 1 if spot is None else (spot[2] or 0) + 1
+    source = linecache.getline(code.co_filename, line)
+    if not source.isascii():  # Python counts bytes
+        column = len(source.encode()[: column - 1].decode("utf-8", "replace")) + 1
+    return Place(code.co_filename, line, column)
+
+
 class SglcError(Exception):
     """The base of every error sglc raises on purpose; `.diagnostic` holds the parts."""
 
@@ -140,6 +177,11 @@ class SglcError(Exception):
     @property
     def code(self) -> str:
         return self.diagnostic.code
+
+    def locate(self, place: Place | None) -> None:
+        """Give the error a place if it has none."""
+        if self.diagnostic.place is None and place is not None:
+            self.diagnostic = replace(self.diagnostic, place=place)
 
     def __str__(self) -> str:
         return str(self.diagnostic)
@@ -161,6 +203,10 @@ class TraceError(SglcError):
     """The tracer cannot capture the program (with `fullgraph=True`, or a broken trace)."""
 
 
+class TailNotTraced(TraceError):
+    """The rest of a program, after a break, cannot be traced."""
+
+
 class IRError(SglcError):
     """The IR is malformed: it does not verify, or its text does not parse."""
 
@@ -175,6 +221,24 @@ class GrammarError(SglcError, ValueError):
 
 class EngineError(SglcError, RuntimeError):
     """A request or the engine failed at run time."""
+
+
+class SchemaError(SglcError, ValueError):
+    """A generated text is no value of the type that `gen(schema=...)` asked for; `.text` is the
+    text, as far as it was written."""
+
+    text: str = ""
+
+
+class CapabilityError(LanguageError):
+    """The backend's API cannot do what the program asks for."""
+
+
+class ApiError(EngineError):
+    """A remote API refused, failed, or gave no usable answer; `.status` is the HTTP status, if
+    there was one."""
+
+    status: int | None = None
 
 
 class ModelError(SglcError, RuntimeError):

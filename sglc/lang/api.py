@@ -23,10 +23,14 @@ def flush_cache(backend: Any = None) -> None:
 
 
 def get_server_info(backend: Any = None) -> dict[str, Any]:
-    """The counters of a backend (the default one), by name; empty if none is open."""
+    """The counters of a backend (the default one), by name; of a server, its settings too; empty
+    if none is open."""
     from dataclasses import asdict
 
     backend = backend or defaults.current()
+    own = getattr(backend, "get_server_info", None)
+    if own is not None:
+        return dict(own())
     return {} if backend is None else asdict(backend.stats())
 
 

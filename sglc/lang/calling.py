@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any
 from sglc import config
 from sglc.config import RunOptions
 from sglc.errors import ArgumentError, LanguageError, Place
+from sglc.trace.arguments import spread
 
 # run() keyword -> RunOptions field
 _SAMPLING = {
@@ -23,7 +25,7 @@ _SAMPLING = {
     "top_logprobs_num": "top_logprobs_num",
     "return_text_in_logprobs": "return_text_in_logprobs",
     "skip_special_tokens": "skip_special_tokens",
-    "spaces_between_special_tokens": "spaces_between_special_tokens",
+    "spaces_between_special_tokens": "spaces_between_special_tokens", "heal": "heal",
 }
 _CONTROL = ("backend", "seed", "mode", "stream", "use_thread", "num_threads", "progress_bar",
             "generator_style")
@@ -57,6 +59,7 @@ class CallSignature:
                 "SGLC009", f"program {self.name!r} takes no prompt state", place=place_of(fn),
                 fixes=[f"give it a first parameter: def {self.name}(s, ...)"])
         self.state_name = parameters[0].name
+        self.defaults = _defaults(fn)
         self.signature = inspect.Signature(parameters[1:])
         self.names = tuple(p.name for p in parameters[1:])
         self.takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
@@ -91,6 +94,10 @@ class CallSignature:
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any],
              row: int | None = None) -> dict[str, Any]:
         """Parameter -> value, defaults applied; ArgumentError SGLC001 if they do not fit."""
+        if _defaults(self.fn) != self.defaults:  # edited since
+            self.defaults = _defaults(self.fn)
+            self.signature = inspect.Signature(
+                list(inspect.signature(self.fn).parameters.values())[1:])
         free = [p for p in self.signature.parameters.values() if p.name not in self.bound]
         try:
             call = inspect.Signature(free).bind(*args, **kwargs)
@@ -109,16 +116,7 @@ class CallSignature:
 
     def call(self, state: Any, values: Mapping[str, Any]) -> Any:
         """Run the body."""
-        positional: list[Any] = []
-        keywords = dict(values)
-        star = next((p for p in self.signature.parameters.values()
-                     if p.kind is inspect.Parameter.VAR_POSITIONAL), None)
-        for p in self.signature.parameters.values():
-            if p is star:
-                positional.extend(keywords.pop("*" + p.name, ()))
-            elif (p.kind is inspect.Parameter.POSITIONAL_ONLY
-                  or (star and p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)):
-                positional.append(keywords.pop(p.name))
+        positional, keywords = spread(self.fn, values)
         result = self.fn(state, *positional, **keywords)
         return run_coroutine(result) if inspect.iscoroutine(result) else result
 
@@ -145,6 +143,11 @@ class CallSignature:
         takes = ", ".join(str(p) for p in self.signature.parameters.values()) or "no arguments"
         return ArgumentError("SGLC001", f"{self.name}: {what}{where}", place=place_of(self.fn),
                              fixes=[f"it takes: {takes}"])
+
+
+def _defaults(fn: Callable[..., Any]) -> tuple[int, int]:
+    """Which objects hold a function's defaults now."""
+    return id(getattr(fn, "__defaults__", None)), id(getattr(fn, "__kwdefaults__", None))
 
 
 def run_options(sampling: Mapping[str, Any]) -> RunOptions:
@@ -178,5 +181,9 @@ def run_coroutine(body: Any) -> Any:
 
 
 def place_of(fn: Callable[..., Any]) -> Place | None:
+    """Where a function is written; of a partial or a callable object, its function."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    fn = fn if hasattr(fn, "__code__") else getattr(type(fn), "__call__", fn)  # noqa: B004
     code = getattr(fn, "__code__", None)
     return None if code is None else Place(code.co_filename, code.co_firstlineno)

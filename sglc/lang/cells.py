@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from sglc.runtime.typed import opened
+
 
 class Cell:
     """A value set once, by any thread; readers block on the run's condition."""
@@ -37,6 +39,10 @@ class Cell:
 
     def wait(self, timeout: float | None = None) -> Any:
         """The value; raises the producer's error, TimeoutError after `timeout` seconds."""
+        return opened(self.settle(timeout))
+
+    def settle(self, timeout: float | None = None) -> Any:
+        """The same, but a value of a schema as the text it is made of."""
         if not self.done:
             with self.condition:
                 if not self.condition.wait_for(lambda: self.done, timeout):

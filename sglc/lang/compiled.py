@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sglc.config import RunOptions
-from sglc.errors import Diagnostic, SglcWarning, TraceError
-from sglc.ir.module import Module
+from sglc.errors import Diagnostic, SglcWarning, TailNotTraced, TraceError
+from sglc.ir.module import Module, Program
 from sglc.lang import eager_run
 from sglc.lang.calling import CallSignature, Controls
+from sglc.lang.collector import collection_paused
 from sglc.lang.compiled_state import CompiledState, open_stream
 from sglc.lang.host_threads import HostPool, HostQueue
 from sglc.lang.progress import Progress
 from sglc.lang.state import ProgramState
+from sglc.lang.variants import Variant, Variants, trace_any_length, trace_variant
 from sglc.passes.base import PassContext
 from sglc.passes.manager import PassManager, PassRecord
 from sglc.passes.pipelines import pipeline
+from sglc.runtime.dispatch import Dispatcher
 from sglc.runtime.executor import Instance, Job
 from sglc.runtime.plan_code import PlanCode, compile_plan
-from sglc.trace.breaks import GraphBreak
-from sglc.trace.guards import MISSING, shape, snapshot
-from sglc.trace.tracer import Trace, Tracer
+from sglc.runtime.rounds import Rounds, has_loops
+from sglc.trace.guards import MISSING, snapshot
 
 if TYPE_CHECKING:
     from sglc.lang.summary import Explanation
+    from sglc.plan.figures import Cost
 
-MAX_VARIANTS = 64  # of one shape of arguments; more run in the eager interpreter
 MAX_TAILS = 256  # continuations kept for one variant
+MAX_CODES = 512  # layouts kept of a program with loops of run-time length
 
 
 @dataclass(slots=True)
@@ -37,31 +40,33 @@ class Lowered:
     """A variant bound to a tokenizer, a template and run options, for a number of rows."""
 
     traced: Module
-    kv: Module
-    plan: Module
+    kv: Module | None  # None, as the plan, where the model takes text
+    plan: Module | None
     prompt: Module
     records: list[PassRecord]
-    code: PlanCode
     context: PassContext
+    loops: bool = False  # some of run-time length: the steps depend on these lengths
+    _codes: dict[tuple[int, ...], PlanCode] = field(default_factory=dict)
 
+    def rounds(self, arguments: Mapping[str, Any]) -> tuple[int, ...]:
+        """How often the loops of the program run: rows of the same numbers share their steps."""
+        return Rounds(self.program, arguments).counts() if self.loops else ()
 
-@dataclass(slots=True, eq=False)
-class Variant:
-    """One traced form of a program (or the reason there is none), and where it applies."""
+    @property
+    def program(self) -> Program:
+        return next(iter((self.plan or self.prompt).programs.values()))
 
-    trace: Trace | None
-    guards: tuple[Any, ...]
-    outside: tuple[Any, ...]
-    broken: Diagnostic | None = None
-    raises: bool = False  # broken because the program itself raises an error there
-    lowered: dict[Any, Lowered] = field(default_factory=dict)
-    tails: dict[Any, Variant] = field(default_factory=dict)  # by the events they go on after
-
-    def holds(self, values: Mapping[str, Any]) -> bool:
-        return all(g.holds(values) for g in self.guards)
-
-    def current(self) -> bool:
-        return all(g.holds() for g in self.outside)
+    def code(self, arguments: Mapping[str, Any]) -> PlanCode:
+        """The steps for given arguments (by IR name)."""
+        rounds = self.rounds(arguments)
+        found = self._codes.get(rounds)
+        if found is None:
+            found = compile_plan(self.program, self.context.tokenizer, arguments,
+                                 self.context.template)
+            if len(self._codes) >= MAX_CODES:
+                self._codes.pop(next(iter(self._codes)))
+            self._codes[rounds] = found
+        return found
 
 
 class VariantCache:
@@ -69,35 +74,16 @@ class VariantCache:
 
     def __init__(self, program: Any) -> None:
         self.program = program
-        self._variants: dict[Any, list[Variant]] = {}
+        self._variants = Variants(program)
         self._lock = threading.RLock()
 
-    # -- finding --------------------------------------------------------------------------
     def variant(self, values: Mapping[str, Any], checked: set[Variant] | None = None) -> Variant:
         """The variant for these arguments, traced now if there is none.
 
         checked: variants whose outside facts were checked in this batch already.
         """
-        key = tuple(shape(v) for v in values.values())
-        checked = set() if checked is None else checked
         with self._lock:
-            variants = self._variants.setdefault(key, [])
-            for variant in list(variants):
-                if variant not in checked:
-                    if not variant.current():
-                        variants.remove(variant)
-                        continue
-                    checked.add(variant)
-                if variant.holds(values):
-                    return variant
-            if len(variants) >= MAX_VARIANTS:
-                return Variant(None, (), (), Diagnostic(
-                    "SGLC115", f"{self.program.name} has more than {MAX_VARIANTS} variants for "
-                    "one shape of arguments", effect="further ones run in the eager interpreter"))
-            variant = trace_variant(self.program, values)
-            variants.append(variant)
-            checked.add(variant)
-            return variant
+            return self._variants.find(values, set() if checked is None else checked)
 
     def broken(self, variant: Variant) -> bool:
         """Whether the variant must run eagerly; says so once, or raises with `fullgraph`."""
@@ -143,7 +129,9 @@ class VariantCache:
             return None
         space = backend.new_space()
         hosts = HostQueue()
-        job = self.job(variant, backend, options, seed, 1, space, hosts.put)
+        batch = self.program.settings.batch_texts([values])
+        plan = dispatcher(backend)
+        job = self.job(variant, values, backend, options, seed, 1, space, hosts.put, batch, plan)
         assert variant.trace is not None
 
         def on_end(instance: Instance) -> None:
@@ -155,7 +143,7 @@ class VariantCache:
         if stream:
             instance.stream, sinks = open_stream(job, variant.trace.names, instance.condition)
         state = CompiledState(instance, sinks)
-        instance.start()
+        (plan or job).start_all([instance])
         if job.code.chained:
             if stream:
                 threading.Thread(target=hosts.drain, name="sglc-host", daemon=True).start()
@@ -166,8 +154,25 @@ class VariantCache:
                     instance.cancel(eager_run.cancelled_error())
                     hosts.drain_quietly()
                     raise
-                instance.wait_body()
+                try:
+                    instance.wait_body()
+                except TailNotTraced as e:
+                    if not self.can_restart(instance, e):
+                        raise
+                    return None
         return state
+
+    def can_restart(self, instance: Instance, error: TailNotTraced) -> bool:
+        """Whether a run that got stuck after a break can begin again in the eager interpreter:
+        its gens give the same again, and nothing else has happened.  Says so."""
+        if instance.called or self.program.settings.fullgraph:
+            return False
+        instance.cancel(eager_run.cancelled_error())
+        d = error.diagnostic
+        self.program.warn_once(SglcWarning(
+            d.code, d.what, place=d.place, why=d.why, fixes=d.fixes,
+            effect="the program runs in the eager interpreter"))
+        return True
 
     def run_batch(self, backend: Any, rows: list[dict[str, Any]], options: RunOptions, seed: int,
                   first_row: int, control: Controls) -> list[ProgramState]:
@@ -180,21 +185,37 @@ class VariantCache:
         eager = [i for i, v in enumerate(variants) if self.broken(v)]
         space = backend.new_space()
         pool = HostPool(eager_run.thread_count(control.num_threads, len(rows)))
-        jobs = {v: self.job(v, backend, options, seed, n, space, pool.put)
-                for v, n in counts.items() if v.trace is not None}
+        batch = self.program.settings.batch_texts(rows)
+        lowered = {v: self.lower(v, backend.tokenizer, backend.template, options, n)
+                   for v, n in counts.items() if v.trace is not None}
+        plan = dispatcher(backend)
+        jobs: dict[Any, Job] = {}  # by variant and numbers of rounds
         ended = threading.Semaphore(0)
         states: list[Any] = [None] * len(rows)
-        instances: dict[Variant, list[Instance]] = {v: [] for v in jobs}
+        by_row: list[Instance | None] = [None] * len(rows)
+        stuck: list[int] = []
+        instances: dict[Any, list[Instance]] = {}
         for i, (v, values) in enumerate(zip(variants, rows, strict=True)):
-            if v.trace is not None:
-                instance = Instance(jobs[v], first_row + i, arguments(values),
-                                    lambda _: ended.release())
-                instances[v].append(instance)
-                states[i] = CompiledState(instance)
+            if v.trace is None:
+                continue
+            given = arguments(values)
+            key = (v, lowered[v].rounds(given))
+            if key not in jobs:
+                jobs[key] = self.job(v, values, backend, options, seed, counts[v], space,
+                                     pool.put, batch, plan)
+                instances[key] = []
+            instance = Instance(jobs[key], first_row + i, given, lambda _: ended.release())
+            instances[key].append(instance)
+            by_row[i] = instance
+            states[i] = CompiledState(instance)
         bar = Progress(len(rows), control.progress_bar)
         try:
-            for v, job in jobs.items():
-                job.start_all(instances[v])
+            if plan is not None:
+                plan.start_all(sorted([i for group in instances.values() for i in group],
+                                      key=lambda i: i.row))
+            else:
+                for key, job in jobs.items():
+                    job.start_all(instances[key])
             for _ in range(len(rows) - len(eager)):
                 ended.acquire()
                 bar.step()
@@ -204,23 +225,30 @@ class VariantCache:
                 for instance in group:
                     instance.cancel(error)  # one that has not started ends at once
             bar.interrupted()
-            eager = []
+            eager, stuck = [], []
+        else:
+            stuck = [i for i, instance in enumerate(by_row) if instance is not None
+                     and isinstance(instance.error, TailNotTraced)
+                     and self.can_restart(instance, instance.error)]
         finally:
             bar.close()
             pool.close()
             backend.drop_space(space)
+        eager = sorted([*eager, *stuck])
         if eager:
             done = eager_run.run_batch(
                 self.program.signature, [rows[i] for i in eager], backend, options, seed, 0,
                 num_threads=control.num_threads, progress=control.progress_bar,
-                row_numbers=[first_row + i for i in eager])
+                row_numbers=[first_row + i for i in eager], batch=batch)
             for i, state in zip(eager, done, strict=True):
                 states[i] = state
         return states
 
     # -- lowering -------------------------------------------------------------------------
-    def job(self, variant: Variant, backend: Any, options: RunOptions, seed: int, rows: int,
+    def job(self, variant: Variant, given: Mapping[str, Any], backend: Any,
+            options: RunOptions, seed: int, rows: int,
             space: int | None, run_host: Callable[[Callable[[], None]], None],
+            batch: Mapping[str, int] | None = None, plan: Dispatcher | None = None,
             events: tuple[Any, ...] = ()) -> Job:
         """A variant ready to run, with the way on from its breaks."""
         low = self.lower(variant, backend.tokenizer, backend.template, options, rows)
@@ -232,31 +260,45 @@ class VariantCache:
             if tail.trace is None:
                 d = tail.broken
                 assert d is not None
-                raise TraceError(d.code, d.what, place=d.place, why=d.why, fixes=d.fixes,
-                                 effect="the run ends here: its host calls cannot be repeated "
-                                        "in the eager interpreter")
-            return self.job(tail, backend, options, seed, rows, space, run_host, tuple(events))
+                raise TailNotTraced(
+                    d.code, d.what, place=d.place, why=d.why, fixes=d.fixes,
+                    effect="the run ends here: its host calls cannot be repeated in the eager "
+                           "interpreter")
+            return self.job(tail, named, backend, options, seed, rows, space, run_host, batch,
+                            plan, tuple(events))
 
         starred = [p.name for p in next(iter(variant.trace.module.programs.values())).args]
         starred = self.program.signature.starred(starred)
-        return Job(low.code, backend, options, seed, space, variant.trace.calls, run_host, resume,
-                   variant.trace.names, events)
+        return Job(low.code(arguments(given)), backend, options, seed, space,
+                   variant.trace.calls, run_host, resume, variant.trace.names, events, batch,
+                   plan)
 
     def lower(self, variant: Variant, tokenizer: Any, template: Any, options: RunOptions,
-              rows: int, level: int = 2, **manager: Any) -> Lowered:
+              rows: int, level: int | None = None, **manager: Any) -> Lowered:
         """The variant through the pass pipeline, as steps; kept for the same conditions."""
         assert variant.trace is not None
-        may_stop = bool(options.stop or options.stop_regex or template.stop)
-        key = (tokenizer, template, may_stop, options.max_tokens, rows, level)
+        level = self.program.settings.level if level is None else level
+        may_stop = bool(options.stop or options.stop_regex or template.stop
+                        or options.stop_token_ids or options.n != 1 or options.heal)
+        greedy = 0.0 if options.temperature == 0 else None
+        key = (tokenizer, template, may_stop, options.max_tokens, greedy, rows, level)
         with self._lock:
             found = variant.lowered.get(key)
             if found is None or manager:
-                context = PassContext(tokenizer, template, rows, may_stop, options.max_tokens)
-                found = lower(variant.trace.module, context, level,
-                              outputs=self.program.settings.outputs, **manager)
+                context = PassContext(tokenizer, template, rows, may_stop, options.max_tokens,
+                                      temperature=greedy)
+                settings = self.program.settings
+                found = lower(variant.trace.module, context, level, outputs=settings.outputs,
+                              without=settings.without, **manager)
                 if not manager:
                     variant.lowered[key] = found
             return found
+
+
+def dispatcher(backend: Any) -> Dispatcher | None:
+    """What plans the batches of a backend, None if it takes no plans."""
+    memory = getattr(backend, "plan_memory", None)
+    return None if memory is None else Dispatcher(backend, memory)
 
 
 def arguments(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -264,55 +306,45 @@ def arguments(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name.lstrip("*"): value for name, value in values.items()}
 
 
-def trace_variant(program: Any, values: Mapping[str, Any], events: Sequence[Any] = (),
-                  known: Sequence[Any] = (),
-                  lengths: Mapping[str, int] | None = None) -> Variant:
-    """Trace the program for these arguments; giving up is a variant too.
-
-    events: the outcomes of the first events of the path, to trace on after a break; known: the
-    outside facts of the trace that broke.
-    """
-    tracer = Tracer(program.fn, values, events, known, lengths)
-    try:
-        trace = tracer.trace()
-    except GraphBreak as e:
-        session = getattr(tracer, "session", None)
-        guards = tuple(session.guards) if session is not None else ()
-        outside = tuple(session.outside.values()) if session is not None else ()
-        return Variant(None, guards, outside, e.diagnostic, e.raises)
-    return Variant(trace, trace.guards, trace.outside)
-
-
+@collection_paused()
 def lower(module: Module, context: PassContext, level: int, *,
-          outputs: tuple[str, ...] | None = None, **manager: Any) -> Lowered:
-    """Run the pipeline in its three stages: prompt, kv, plan."""
-    names = pipeline(level).split(",")
+          outputs: tuple[str, ...] | None = None, without: tuple[str, ...] = (),
+          **manager: Any) -> Lowered:
+    """Run the pipeline in its three stages: prompt, kv, plan; without a tokenizer, the first.
+
+    without: passes to leave out.
+    """
+    model_free = context.tokenizer is None
+    names = [n for n in pipeline(level, model_free).split(",") if n not in without]
     if outputs is not None:
         keep = ",".join(outputs)
         names = [f'eliminate-dead{{outputs="{keep}"}}' if n == "eliminate-dead" else n
                  for n in names]
-    at = names.index("tokenize")
-    stages = (names[:at], names[at:-1], names[-1:])
+    stages = (names,)
+    if not model_free:
+        at = names.index("tokenize")
+        stages = (names[:at], names[at:-1], names[-1:])
     records: list[PassRecord] = []
     modules = []
     current = module
     for stage in stages:
-        pm = PassManager(",".join(stage), level=level, **manager)
+        pm = PassManager(",".join(stage), level=level, verified=bool(modules), **manager)
         current = pm.run(current, context)
         records.extend(pm.records)
         modules.append(current)
-    prompt, kv, plan = modules
-    program = next(iter(plan.programs.values()))
-    assert context.tokenizer is not None
-    return Lowered(module, kv, plan, prompt, records, compile_plan(program, context.tokenizer),
-                   context)
+    prompt, kv, plan = (modules[0], None, None) if model_free else modules
+    program = next(iter(modules[-1].programs.values()))
+    return Lowered(module, kv, plan, prompt, records, context, has_loops(program))
 
 
 class Compiled:
     """What the compiler made of a program, to look at and to run."""
 
-    def __init__(self, program: Any, variant: Variant, lowered: Lowered | None) -> None:
+    def __init__(self, program: Any, variant: Variant, lowered: Lowered | None,
+                 backend: Any = None, level: int | None = None) -> None:
         self.program = program
+        self.backend = backend
+        self.level = level
         self.variant = variant
         self._lowered = lowered
 
@@ -340,11 +372,13 @@ class Compiled:
 
     @property
     def stages(self) -> dict[str, Module]:
-        """The module "traced", and after the "prompt", "kv" and "plan" passes."""
+        """The module "traced", and after the "prompt", "kv" and "plan" passes; for a backend that
+        takes text there are no more than the "prompt" passes."""
         low = self._lowered
         if low is None:
             return {}
-        return {"traced": low.traced, "prompt": low.prompt, "kv": low.kv, "plan": low.plan}
+        found = {"traced": low.traced, "prompt": low.prompt, "kv": low.kv, "plan": low.plan}
+        return {name: module for name, module in found.items() if module is not None}
 
     @property
     def records(self) -> list[PassRecord]:
@@ -363,6 +397,26 @@ class Compiled:
 
         return explanation(self)
 
+    def cost(self, batch: Iterable[Any], *, backend: Any = None,
+             after: Sequence[Any] | None = None, at_once: int | None = None,
+             lengths: Mapping[str, float] | None = None, **options: Any) -> Cost:
+        """What `run_batch(batch, **options)` will cost from an empty cache; `str` is a table.
+
+        Prefill tokens, decode tokens, the KV peak, model steps and so on, each exact (`=`), a
+        bound (`<=`) or an estimate (`~`).  See `plan/figures.py`; `beside` puts it beside what
+        the run did.
+
+        backend: what it will run on (by default the default backend, else what this was compiled
+            with, of no known memory); its time is estimated once it was calibrated
+            (`backend.calibrate()`).
+        after: the states of the run: counted again with what its calls gave.
+        at_once: how many rows run at a time (all).
+        lengths: how many tokens gens are expected to write, by name.
+        """
+        from sglc.lang.costs import batch_cost
+
+        return batch_cost(self, batch, backend, after, at_once, lengths, options)
+
     def __str__(self) -> str:
         return self.explain().short()
 
@@ -377,10 +431,11 @@ class Compiled:
 
 def compile_program(program: Any, args: tuple, kwargs: Mapping[str, Any], backend: Any,
                     level: int, lengths: Mapping[str, int] | None = None,
-                    **manager: Any) -> Compiled:
+                    any_length: bool = False, **manager: Any) -> Compiled:
     """Compile for given arguments, or with unknown ones where none are given.
 
     lengths: the lengths and counts to assume for unknown arguments, by name (2 for others).
+    any_length: the form that stands for lists of any length, where there is one.
     """
     signature: CallSignature = program.signature
     values, sampling, _ = signature.split(kwargs, batch=False)
@@ -393,10 +448,12 @@ def compile_program(program: Any, args: tuple, kwargs: Mapping[str, Any], backen
     else:
         bound = unknown_arguments(signature)
         variant = trace_variant(program, bound, lengths=lengths)
+    if any_length:
+        variant = trace_any_length(program, bound) or variant
     if variant.trace is None:
         if program.settings.fullgraph:
             program.compiler().broken(variant)
-        return Compiled(program, variant, None)
+        return Compiled(program, variant, None, backend, level)
     if backend is None:
         from sglc.tokens.bytes import ByteTokenizer
         from sglc.tokens.templates import for_tokenizer
@@ -406,7 +463,7 @@ def compile_program(program: Any, args: tuple, kwargs: Mapping[str, Any], backen
     else:
         tokenizer, template = backend.tokenizer, backend.template
     lowered = program.compiler().lower(variant, tokenizer, template, options, 1, level, **manager)
-    return Compiled(program, variant, lowered)
+    return Compiled(program, variant, lowered, backend, level)
 
 
 def unknown_arguments(signature: CallSignature) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from sglc.lang.state import ProgramState, unknown_variable
 from sglc.lang.strand import Run, Strand
 from sglc.runtime.executor import Instance, Job
 from sglc.runtime.text_stream import ROOT, TextStream
+from sglc.runtime.typed import opened, sample_text, spelled
 
 
 class CompiledState(ProgramState):
@@ -41,6 +42,10 @@ class CompiledState(ProgramState):
     def get_var(self, name: str | None, timeout: float | None = None) -> Any:
         if self._later is not None:
             return self._later.get_var(name, timeout)
+        return opened(self._settled(name, timeout))
+
+    def _settled(self, name: str | None, timeout: float | None = None) -> Any:
+        """The value; one of a schema as the text it is made of."""
         try:
             return self._instance.wait_variable(name, timeout)
         except KeyError:
@@ -59,7 +64,7 @@ class CompiledState(ProgramState):
             if error is not None:
                 raise error from None
             return None
-        return self._instance.metas.get(name)
+        return self._instance.meta(name)
 
     def text(self) -> str:
         if self._later is not None:
@@ -104,18 +109,17 @@ class CompiledState(ProgramState):
         if self._later is not None:
             yield from self._later.text_iter(var_name)
         elif self._sinks is None:
-            value = self.text() if var_name is None else self.get_var(var_name)
-            yield value if isinstance(value, str) else str(value)
+            yield self.text() if var_name is None else spelled(self._settled(var_name))
         elif var_name is None:
             yield from self._sinks[ROOT]
         elif var_name not in self._sinks:  # no gen of the first segment makes it
-            yield str(self.get_var(var_name))
+            yield spelled(self._settled(var_name))
         else:
             sent = 0
             for piece in self._sinks[var_name]:
                 sent += len(piece)
                 yield piece
-            rest = str(self.get_var(var_name))[sent:]
+            rest = sample_text(self._settled(var_name))[sent:]
             if rest:
                 yield rest
 
@@ -127,14 +131,14 @@ class CompiledState(ProgramState):
             instance.wait()
             job = instance.job
             assert instance.result is not None
-            run = Run(job.target, job.options, job.seed, instance.row)
+            run = Run(job.target, job.options, job.seed, instance.row, batch=job.batch)
             strand = Strand(run, instance.result[0])
             strand.messages = self.messages()
             later = EagerState(run, AFTERWARDS, strand,
                                roles=RoleTracker(tuple(m["role"] for m in strand.messages)))
             for name, value in instance.values.items():
                 cell = Cell(run.condition)
-                cell.set(value, instance.metas.get(name))
+                cell.set(value, instance.meta(name))
                 later._cells[name] = cell
             later._returned = self.ret_value
             self._later = later

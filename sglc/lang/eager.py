@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from sglc.errors import LanguageError
+from sglc.ir.bags import ordered
 from sglc.lang.cells import Cell, Sink
 from sglc.lang.expressions import (
+    Bag,
     Gen,
     PromptSurface,
     RoleBegin,
@@ -25,6 +27,7 @@ from sglc.lang.expressions import (
 )
 from sglc.lang.state import ProgramState, unknown_variable
 from sglc.lang.strand import Run, Strand
+from sglc.runtime.typed import opened, spelled
 from sglc.tokens.prompt import Prompt
 
 AFTERWARDS = (-1,)  # the path of what is appended to a state after its run
@@ -41,7 +44,7 @@ class EagerState(PromptSurface, ProgramState):
                  roles: RoleTracker | None = None) -> None:
         self._run = run
         self._path = path
-        self._strand = strand or Strand(run, Prompt.empty(run.target.tokenizer), run.stream)
+        self._strand = strand or Strand(run, run.empty_prompt(), run.stream)
         self._cells: dict[str | None, Cell] = dict(cells or {})
         self._roles = roles or RoleTracker()
         self._calls = 0  # gens and selects so far
@@ -72,7 +75,7 @@ class EagerState(PromptSurface, ProgramState):
         if isinstance(part, str):
             self._strand.append(part)
         elif isinstance(part, Gen):
-            self._strand.gen(part.params, self._next_path(), self._cell(part.name))
+            self._strand.gen(part, self._next_path(), self._cell(part.name))
         elif isinstance(part, Select):
             self._strand.select(part.choices, part.method, self._select_cell(part.name))
         elif isinstance(part, RoleBegin):
@@ -83,6 +86,10 @@ class EagerState(PromptSurface, ProgramState):
             before = self._roles.end(part.role)
             self._strand.end_message()
             self._strand.append_pieces(self._run.target.template.close(before, part.role))
+        elif isinstance(part, Bag):
+            batch = self._run.batch
+            parts = list(part.parts) if batch is None else ordered(part.parts, batch)
+            self._strand.append(part.separator.join(parts))
         elif isinstance(part, SpecialToken):
             self._strand.append_pieces((control_token(self._run.target.tokenizer, part.name),))
         else:
@@ -149,17 +156,21 @@ class EagerState(PromptSurface, ProgramState):
 
     # -- reading --------------------------------------------------------------------------
     def get_var(self, name: str | None, timeout: float | None = None) -> Any:
+        return opened(self._settled(name, timeout))
+
+    def _settled(self, name: str | None, timeout: float | None = None) -> Any:
+        """The value; one of a schema as the text it is made of."""
         cell = self._cells.get(name)
         if cell is None:
             self._raise_body_error()
             raise unknown_variable(name, list(self._cells))
-        return cell.wait(timeout)
+        return cell.settle(timeout)
 
     def get_meta_info(self, name: str | None, timeout: float | None = None) -> Any:
         cell = self._cells.get(name)
         if cell is None:
             return None
-        cell.wait(timeout)
+        cell.settle(timeout)
         return cell.meta
 
     def _take(self, take: Callable[[Strand], Any]) -> Any:
@@ -171,7 +182,7 @@ class EagerState(PromptSurface, ProgramState):
         return self._take(lambda me: me.prompt.text())  # type: ignore[no-any-return]
 
     def token_ids(self) -> list[int]:
-        return self._take(lambda me: me.prompt.token_ids().tolist())  # type: ignore[no-any-return]
+        return self._take(lambda me: me.prompt).token_ids().tolist()  # type: ignore[no-any-return]
 
     def messages(self) -> list[dict[str, str]]:
         return self._take(lambda me: [dict(m) for m in me.messages])  # type: ignore[no-any-return]
@@ -199,8 +210,7 @@ class EagerState(PromptSurface, ProgramState):
     def text_iter(self, var_name: str | None = None) -> Iterator[str]:
         run = self._run
         if run.stream is None:
-            value = self.text() if var_name is None else self.get_var(var_name)
-            yield value if isinstance(value, str) else str(value)
+            yield self.text() if var_name is None else spelled(self._settled(var_name))
             return
         if var_name is None:
             yield from run.stream
@@ -213,10 +223,10 @@ class EagerState(PromptSurface, ProgramState):
             self._raise_body_error()
             raise unknown_variable(var_name, list(self._cells))
         if cell.sink is None:
-            yield str(cell.wait())
+            yield spelled(cell.settle())
         else:
             yield from cell.sink
-        cell.wait()
+        cell.settle()
 
 
 class StateGroup:
@@ -269,7 +279,10 @@ class StateGroup:
 def control_token(tokenizer: Any, name: str) -> Any:
     """The tokenizer's control token of that name; LanguageError SGLC002 if there is none."""
     from sglc.tokens.templates import SpecialPiece
+    from sglc.tokens.text_prompt import no_control_tokens
 
+    if tokenizer is None:
+        raise no_control_tokens()
     if name not in tokenizer.special:
         known = ", ".join(list(tokenizer.special)[:8])
         raise LanguageError("SGLC002", f"the tokenizer has no control token {name!r}",

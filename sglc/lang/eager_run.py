@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from sglc.config import RunOptions
-from sglc.errors import Cancelled
+from sglc.errors import Cancelled, SglcError, users_place
 from sglc.lang.calling import CallSignature
 from sglc.lang.cells import Sink
 from sglc.lang.eager import EagerState
 from sglc.lang.progress import Progress
 from sglc.lang.strand import Run, Strand
-from sglc.tokens.prompt import Prompt
 
 
 @dataclass(slots=True)
@@ -37,13 +36,14 @@ def cancelled_error() -> Cancelled:
 
 
 def start(signature: CallSignature, values: dict[str, Any], target: Any, options: RunOptions,
-          seed: int, *, row: int = 0, stream: bool = False) -> EagerState:
+          seed: int, *, row: int = 0, stream: bool = False,
+          batch: Mapping[str, int] | None = None) -> EagerState:
     """Run the body; the state comes back while its gens may still run.
 
     With `stream` the body runs on a thread of its own.  Raises what the body raises, unless
     streaming (then the first read raises it).
     """
-    run = Run(target, options, seed, row, streaming=stream)
+    run = Run(target, options, seed, row, batch=batch, streaming=stream)
     if not stream:
         state = EagerState(run)
         execute(signature, state, values)
@@ -78,6 +78,8 @@ def execute(signature: CallSignature, state: EagerState, values: dict[str, Any],
     try:
         state._returned = signature.call(state, values)
     except BaseException as e:
+        if isinstance(e, SglcError):
+            e.locate(users_place(e.__traceback__))
         state._body_error = e
         raise
     finally:
@@ -91,8 +93,9 @@ def nested(frame: Frame, signature: CallSignature, values: dict[str, Any],
     frame.calls += 1
     outer = frame.run
     run = outer if options is outer.options else Run(
-        outer.target, options, outer.seed, outer.row, outer.space, condition=outer.condition)
-    strand = Strand(run, Prompt.empty(outer.target.tokenizer))
+        outer.target, options, outer.seed, outer.row, outer.space, outer.batch,
+        condition=outer.condition)
+    strand = Strand(run, run.empty_prompt())
     state = EagerState(run, path, strand)
     execute(signature, state, values, Frame(run, path))
     return state
@@ -107,10 +110,14 @@ def thread_count(num_threads: int | str, rows: int) -> int:
 
 def run_batch(signature: CallSignature, rows: list[dict[str, Any]], target: Any,
               options: RunOptions, seed: int, first_row: int, *, num_threads: int | str = "auto",
-              progress: bool = False, row_numbers: list[int] | None = None) -> list[EagerState]:
-    """Run every row's body on a pool of threads; states in order, errors kept in them."""
+              progress: bool = False, row_numbers: list[int] | None = None,
+              batch: Mapping[str, int] | None = None) -> list[EagerState]:
+    """Run every row's body on a pool of threads; states in order, errors kept in them.
+
+    batch: what orders bags, None where they stand as given.
+    """
     numbers = row_numbers or range(first_row, first_row + len(rows))
-    states = [EagerState(Run(target, options, seed, n)) for n in numbers]
+    states = [EagerState(Run(target, options, seed, n, batch=batch)) for n in numbers]
     stop = threading.Event()
     finished: set[int] = set()
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sglc import config
 from sglc.config import CHOICES_METHODS, GenParams
 from sglc.errors import LanguageError, SglcWarning
+from sglc.lang.places import calling_place
+
+if TYPE_CHECKING:
+    from sglc.runtime.typed import Reader
 
 
 class Expr:
@@ -37,10 +41,14 @@ class Concat(Expr):
 
 @dataclass(frozen=True, slots=True)
 class Gen(Expr):
-    """Generate text into variable `name` (None: unnamed)."""
+    """Generate text into variable `name` (None: unnamed).
+
+    reader: what makes the text the variable's value; None if it is the value.
+    """
 
     name: str | None
     params: GenParams
+    reader: Reader | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,14 @@ class SpecialToken(Expr):
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Bag(Expr):
+    """Texts whose order the program does not care about, with a separator between them."""
+
+    parts: tuple[Any, ...]
+    separator: Any = ""
+
+
 def concat(*parts: Any) -> Expr:
     """The sum of parts; nested sums are flattened."""
     flat: list[Any] = []
@@ -89,6 +105,9 @@ def check_part(part: Any) -> None:
     fixes = ["append a str or an expression such as gen(...)"]
     if part is None:
         fixes.append("check that the function called here returns its text")
+    elif callable(getattr(type(part), "model_dump_json", None)):
+        fixes = ['append its JSON text: s += s["x"].model_dump_json()',
+                 'append a part of it: s += s["x"].name']
     else:
         fixes.append("convert it first: s += str(value), or use an f-string")
     raise LanguageError("SGLC002", f"{kind} cannot be appended to a prompt: {part!r}"[:200],
@@ -109,7 +128,8 @@ def gen(name: str | None = None, max_tokens: int | None = None, *,
         dtype: type | str | None = None, choices: Sequence[str] | None = None,
         choices_method: str | None = None, regex: str | None = None,
         json_schema: str | dict | None = None, ebnf: str | None = None,
-        no_stop_trim: bool | None = None, skip_special_tokens: bool | None = None,
+        schema: Any = None, heal: bool | None = None, no_stop_trim: bool | None = None,
+        skip_special_tokens: bool | None = None,
         spaces_between_special_tokens: bool | None = None,
         min_new_tokens: int | None = None, max_new_tokens: int | None = None,
         sampling_seed: int | None = None, **unsupported: Any) -> Expr:
@@ -118,13 +138,56 @@ def gen(name: str | None = None, max_tokens: int | None = None, *,
     Parameters left at None follow the run's.  With `choices` this is `select`.  Raises
     LanguageError for a value out of range or a bad regex, at once.
     Source of the surface: SGLang's `gen` (0.5); see docs for each parameter.
+
+    schema: a pydantic model, or another type that pydantic has a JSON schema for
+    (`list[Model]`, a dataclass, a TypedDict).  The text is JSON that fits it, and `s["x"]` and
+    `state["x"]` are the value that it stands for, with `n > 1` a list of these; the prompt and
+    streams have the text.  The value is made when first read, once.  Where it cannot be made
+    (`max_tokens` cut the text, a validator refuses it) reading it raises SchemaError SGLC508;
+    everything else can be read as ever.  A schema as dict or JSON text is the same as
+    `json_schema=`: the variable is the text.  Only one of schema, json_schema, regex, ebnf,
+    dtype and choices may be given.
+
+    heal: generate across the border to the text before.  How that text ends in tokens was
+    decided without what follows (`http:` and `//` where the tokenizer would write `http` and
+    `://`).  With `heal` the last tokens of the prompt are held back: those from the first one on
+    at which a longer token could stand, one that spells all the rest of the prompt and goes on
+    as the generation's constraint allows.  The generation begins with the held-back tokens, as
+    they were, up to one at which the model may prefer such a longer token; its span takes their
+    place.
+    - Held back are tokens of the prompt's last run of text only: never control tokens, never
+      generated ones.  At least one token stays before the generation.
+    - The variable's text, stop strings, stop patterns, stop tokens and streams begin behind
+      the held-back text; the prompt's text is what it would be without healing.
+    - A constraint is meant for what follows the held-back text.
+    - `max_tokens` and `min_tokens` count as many tokens more as were held back.  Counts and
+      log-probabilities of `get_meta_info` are those of all generated tokens, and of the prompt
+      that was sent.  Penalties see the held-back tokens as generated.
+    - Where a stop or a limit ends the generation before or in the token that completes the
+      held-back text, the prompt keeps its own tokens.
+    - `join("concate_and_append")` adds the text of a healed span, not its tokens, to a prompt
+      that does not end in the held-back tokens.
     """
     _name(name)
     if unsupported:
         raise _unsupported("gen", unsupported)
+    constraints = {"schema": schema, "json_schema": json_schema, "regex": regex, "ebnf": ebnf,
+                   "dtype": dtype, "choices": choices}
+    given = [k for k, v in constraints.items() if v is not None]
+    if len(given) > 1:
+        raise LanguageError("SGLC004", f"a gen takes one constraint, not {' and '.join(given)}",
+                            fixes=[f"leave out {k}=" for k in given])
     if choices is not None:
         return select(name, choices, temperature=0.0 if temperature is None else temperature,
                       choices_method=choices_method)
+    reader = None
+    if isinstance(schema, (str, dict)):
+        json_schema = schema
+    elif schema is not None:
+        from sglc.runtime.typed import reader_of
+
+        reader = reader_of(schema, name, calling_place())
+        json_schema = reader.json_schema
     if json_schema is not None and not isinstance(json_schema, str):
         import json
 
@@ -142,8 +205,8 @@ def gen(name: str | None = None, max_tokens: int | None = None, *,
         "return_text_in_logprobs": return_text_in_logprobs,
         "skip_special_tokens": skip_special_tokens,
         "spaces_between_special_tokens": spaces_between_special_tokens,
-        "dtype": dtype, "regex": regex, "json_schema": json_schema, "ebnf": ebnf,
-    })))
+        "dtype": dtype, "regex": regex, "json_schema": json_schema, "ebnf": ebnf, "heal": heal,
+    })), reader)
 
 
 def gen_int(name: str | None = None, max_tokens: int | None = None, **kwargs: Any) -> Expr:
@@ -173,6 +236,9 @@ def select(name: str | None = None, choices: Sequence[str] | None = None,
     return Select(name, check_choices(choices), method)
 
 
+MAX_CHOICES = 65_536  # of one select: each is scored on its own
+
+
 def check_choices(choices: Any) -> tuple[Any, ...]:
     """The choices as a tuple; LanguageError SGLC005 unless non-empty, distinct, non-empty texts."""
     def bad(what: str) -> LanguageError:
@@ -186,6 +252,8 @@ def check_choices(choices: Any) -> tuple[Any, ...]:
         raise bad(f"choices must be a list of strings, not {choices!r}") from None
     if not out:
         raise bad("choices is empty")
+    if len(out) > MAX_CHOICES:
+        raise bad(f"choices holds {len(out):,} texts; at most {MAX_CHOICES:,} can be scored")
     concrete = [c for c in out if not getattr(c, "__sglc_symbolic__", False)]
     for c in concrete:
         if not isinstance(c, str):
@@ -240,6 +308,20 @@ def assistant_begin() -> Expr:
 
 def assistant_end() -> Expr:
     return RoleEnd("assistant")
+
+
+def bag(*parts: Any, sep: Any = "") -> Expr:
+    """Texts in an order that does not matter to the program, with `sep` between them.
+
+    They stand in the order given, unless the program is made with `opt_level=3`: then those that
+    most rows of the batch have among their arguments go first, in either mode, so that rows begin
+    alike and share more.  Raises LanguageError SGLC002 for what is no text.
+    """
+    for part in (*parts, sep):
+        if not (isinstance(part, str) or getattr(part, "__sglc_symbolic__", False)):
+            raise LanguageError("SGLC002", f"a bag holds texts, not {part!r}"[:200],
+                                fixes=["give its items one by one: bag(*documents)"])
+    return Bag(parts, sep)
 
 
 def special(name: str) -> Expr:
@@ -395,9 +477,15 @@ def broadcast(other: Any, size: int) -> list[Any]:
     return [other] * size
 
 
+MAX_FORK = 100_000  # states of one fork
+
+
 def check_fork(size: Any, position_ids_offset: Any) -> int:
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise LanguageError("SGLC004", f"fork takes a number of at least 1, not {size!r}")
+        raise LanguageError("SGLC004", f"fork takes a number of at least 1, not {size!r}"[:200])
+    if size > MAX_FORK:
+        raise LanguageError("SGLC004", f"fork takes a number of at most {MAX_FORK:,}, not {size:,}",
+                            fixes=["use run_batch for many independent rows"])
     if position_ids_offset is not None:
         warnings.warn(SglcWarning("SGLC008", "fork ignores position_ids_offset",
                                   why="positions are a function of the prompt's ids"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sglc.backends.local import INERT
-from sglc.errors import Diagnostic, LanguageError, Place
+from sglc.errors import Diagnostic, LanguageError, Place, SglcError, users_place
 from sglc.lang.program import LOADING, Program, RunWhileLoading, defaults
 
 
@@ -28,8 +28,8 @@ class Loaded:
 def load_programs(target: str) -> Loaded:
     """The programs of `prog.py`, or one of them: `prog.py:name`.
 
-    Raises LanguageError SGLC009 if there is no such file or program; errors of the script itself
-    come through as they are.
+    Raises LanguageError SGLC009 if there is no such file or program, or if the script itself
+    raises an error (its cause).
     """
     path_text, _, name = target.rpartition(":") if _has_name(target) else (target, "", "")
     path = Path(path_text)
@@ -53,6 +53,15 @@ def load_programs(target: str) -> Loaded:
         remark = Diagnostic("SGLC009", "the script runs a program here; it was read up to here",
                             place, effect="programs defined further down are not seen",
                             fixes=('put runs under: if __name__ == "__main__":',))
+    except SglcError as e:
+        e.locate(users_place(e.__traceback__))
+        raise
+    except (Exception, SystemExit) as e:
+        place = users_place(e.__traceback__)
+        if isinstance(e, SyntaxError) and e.filename is not None:
+            place = Place(e.filename, e.lineno or 1, e.offset or 1)
+        raise LanguageError("SGLC009", f"the script raises {type(e).__name__}: {e}",
+                            place=place) from e
     finally:
         sys.path.remove(str(path.resolve().parent))
         INERT.reset(inert)

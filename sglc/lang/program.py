@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sglc.config import RunOptions
-from sglc.errors import LanguageError, SglcWarning
+from sglc.errors import LanguageError, SglcWarning, TraceError
+from sglc.ir.bags import text_counts
 from sglc.lang import eager_run
 from sglc.lang.calling import CallSignature, Controls, controls, place_of, run_options
 from sglc.lang.defaults import Defaults
@@ -28,6 +30,11 @@ LOADING: ContextVar[bool] = ContextVar("sglc_loading", default=False)
 defaults = Defaults()
 """The process's default backend (SGLang's `set_default_backend`); nothing else is kept here."""
 
+OPTIONAL_PASSES = frozenset((
+    "hoist-prefixes", "refine-choices", "fold", "merge-duplicates", "eliminate-dead",
+    "parallelize-forks", "lower-regex", "lower-select", "merge-gens", "early-prefill"))
+"""Those that a program can do without."""
+
 GENERATOR_CHUNK = 200  # rows that a generator-style batch runs at a time (SGLang's figure)
 
 
@@ -39,6 +46,12 @@ class Settings:
     outputs: tuple[str, ...] | None = None
     num_api_spec_tokens: int | None = None
     mode: str | None = None
+    level: int = 2
+    without: tuple[str, ...] = ()  # passes to leave out
+
+    def batch_texts(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, int] | None:
+        """What orders the bags of a batch, None where they stand as given."""
+        return text_counts(rows) if self.level >= 3 else None
 
 
 class Program:
@@ -51,6 +64,11 @@ class Program:
         if not callable(fn) or isinstance(fn, type):
             raise LanguageError("SGLC009", f"@program decorates a function, not {fn!r}",
                                 fixes=["put it directly above a def"])
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            raise LanguageError("SGLC009", f"the program {fn.__name__} is a generator",
+                                place=place_of(fn), why="its body would never run",
+                                fixes=["return a value instead of yielding values",
+                                       "stream with run(..., stream=True) and text_iter()"])
         self.fn = fn
         self.settings = settings or Settings()
         self.signature = signature or CallSignature(fn)
@@ -82,7 +100,10 @@ class Program:
         if frame is None:
             return self.run(*args, **kwargs)
         values, sampling, _ = self.signature.split(kwargs, batch=False)
-        options = run_options(sampling) if sampling else frame.run.options
+        options = frame.run.options
+        if sampling:
+            options = replace(run_options(sampling),
+                              num_api_spec_tokens=options.num_api_spec_tokens)
         return eager_run.nested(frame, self.signature, self.signature.bind(args, values), options)
 
     async def arun(self, *args: Any, **kwargs: Any) -> ProgramState:
@@ -106,7 +127,7 @@ class Program:
         args, sampling, control_kw = self.signature.split(kwargs, batch=True)
         if args:
             raise self.signature.error(f"run_batch() got unknown options: {', '.join(args)}")
-        options, control = run_options(sampling), controls(control_kw)
+        options, control = self._options(sampling), controls(control_kw)
         seed = fresh_seed() if control.seed is None else control.seed
         if control.generator_style:
             return self._lazy_batch(batch, options, control, seed)
@@ -126,25 +147,41 @@ class Program:
         """This program with some arguments fixed."""
         return Program(self.fn, self.settings, self.signature.with_bound(values))
 
-    def compile(self, *args: Any, backend: Any = None, level: int = 2, **kwargs: Any) -> Any:
+    def compile(self, *args: Any, backend: Any = None, level: int | None = None,
+                any_length: bool = False, **kwargs: Any) -> Any:
         """The compiled program (`Compiled`) for these arguments, or for unknown ones.
+
+        level: -O0 to -O3 (default: the program's `opt_level`).
+
+        any_length: the form with loops that stands for lists of any length (used where a
+        program is called with more than a few), if there is one.
 
         Without arguments, unknown lengths and counts are assumed to be 2 and labelled so.
         Needs no model: without a backend the byte tokenizer stands in.
         """
         from sglc.lang.compiled import compile_program
 
-        return compile_program(self, args, kwargs, backend or defaults.current(), level)
+        level = self.settings.level if level is None else level
+        return compile_program(self, args, kwargs, backend or defaults.current(), level,
+                               any_length=any_length)
 
     def trace(self, *args: Any, backend: Any = None, **kwargs: Any) -> Any:
-        """The traced IR module, before any pass."""
-        return self.compile(*args, backend=backend, **kwargs).stages["traced"]
+        """The traced IR module, before any pass; TraceError if the program cannot be traced."""
+        compiled = self.compile(*args, backend=backend, **kwargs)
+        if not compiled.stages:
+            d = compiled.breaks[0]
+            raise TraceError(d.code, d.what, place=d.place, why=d.why, fixes=d.fixes)
+        return compiled.stages["traced"]
 
     # -- how --------------------------------------------------------------------------------
     def _split(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[
             dict[str, Any], RunOptions, Controls]:
         values, sampling, control = self.signature.split(kwargs, batch=False)
-        return self.signature.bind(args, values), run_options(sampling), controls(control)
+        return self.signature.bind(args, values), self._options(sampling), controls(control)
+
+    def _options(self, sampling: Mapping[str, Any]) -> RunOptions:
+        return replace(run_options(sampling),
+                       num_api_spec_tokens=self.settings.num_api_spec_tokens)
 
     def _mode(self, control: Controls) -> str:
         return control.mode or self.settings.mode or "compiled"
@@ -161,11 +198,17 @@ class Program:
                seed: int) -> ProgramState:
         backend = defaults.resolve(control.backend)
         if self._mode(control) == "compiled":
+            if not control.stream and hasattr(backend, "start_program"):
+                from sglc.lang.remote_run import start_remote
+
+                (remote,) = start_remote(self, backend, [values], options, seed, 0)
+                if remote is not None:
+                    return remote
             state = self.compiler().start(backend, values, options, seed, control.stream)
             if state is not None:
                 return state  # type: ignore[no-any-return]
         return eager_run.start(self.signature, values, backend, options, seed,
-                               stream=control.stream)
+                               stream=control.stream, batch=self.settings.batch_texts([values]))
 
     def _batch(self, rows: list[dict[str, Any]], options: RunOptions, control: Controls,
                seed: int, first_row: int) -> list[ProgramState]:
@@ -173,10 +216,29 @@ class Program:
             return []
         backend = defaults.resolve(control.backend)
         if self._mode(control) == "compiled":
+            if hasattr(backend, "start_program"):
+                return self._remote_batch(backend, rows, options, control, seed, first_row)
             return self.compiler().run_batch(  # type: ignore[no-any-return]
                 backend, rows, options, seed, first_row, control)
         return eager_run.run_batch(self.signature, rows, backend, options, seed, first_row,
-                                   num_threads=control.num_threads, progress=control.progress_bar)
+                                   num_threads=control.num_threads, progress=control.progress_bar,
+                                   batch=self.settings.batch_texts(rows))
+
+    def _remote_batch(self, backend: Any, rows: list[dict[str, Any]], options: RunOptions,
+                      control: Controls, seed: int, first_row: int) -> list[ProgramState]:
+        """Rows that a server runs as one unit, and the others here; all are done at the end."""
+        from sglc.lang.remote_run import start_remote
+
+        states: list[Any] = list(start_remote(self, backend, rows, options, seed, first_row))
+        here = [i for i, state in enumerate(states) if state is None]
+        if here:
+            done = self.compiler().run_batch(backend, [rows[i] for i in here], options, seed,
+                                             first_row, control)
+            for i, state in zip(here, done, strict=True):
+                states[i] = state
+        for state in states:
+            state.error()
+        return states
 
     def warn_once(self, warning: SglcWarning) -> None:
         """Show a remark about this program, the first time it comes up."""
@@ -190,17 +252,45 @@ class Program:
 
 def program(fn: Callable[..., Any] | None = None, *, fullgraph: bool = False,
             outputs: Iterable[str] | None = None, num_api_spec_tokens: int | None = None,
-            api_num_spec_tokens: int | None = None, mode: str | None = None) -> Any:
+            api_num_spec_tokens: int | None = None, mode: str | None = None,
+            opt_level: int = 2, without: Iterable[str] = ()) -> Any:
     """Make a function `def f(s, ...)` a program.
 
     fullgraph: an error instead of the eager interpreter where the compiler must give up.
     outputs: the only variables that the caller reads; others may be optimised away.
     mode: "compiled" (default) or "eager".
-    num_api_spec_tokens (alias api_num_spec_tokens): accepted for remote completion APIs.
+    num_api_spec_tokens (alias api_num_spec_tokens): on remote APIs, ask for up to this many tokens
+        at a gen that ends at a stop string, and take the gens that follow from the text, as long
+        as it is what the program says (see `backends/api/speculation.py`).  Programs called from
+        a body follow the caller's.
+    opt_level: 0 to 3.  Up to 2 (the default) results are those of the program as written; 3 may
+        order its bags so that the rows of a batch share more (in eager mode too).
+    without: passes to leave out, by name, such as "merge-duplicates".
     """
+    without = tuple(without)
+    if unknown := [name for name in without if name not in OPTIONAL_PASSES]:
+        raise LanguageError("SGLC004", f"without names {unknown[0]!r}, which is no pass that can "
+                            "be left out",
+                            fixes=[f"use some of {', '.join(sorted(OPTIONAL_PASSES))}"])
+    if opt_level not in range(4):
+        raise LanguageError("SGLC004", f"opt_level is 0, 1, 2 or 3, not {opt_level!r}")
+    if num_api_spec_tokens is None:
+        num_api_spec_tokens = api_num_spec_tokens
+    if num_api_spec_tokens is not None and (
+            type(num_api_spec_tokens) is not int or num_api_spec_tokens < 1):
+        raise LanguageError("SGLC004", "num_api_spec_tokens must be an integer of at least 1, not "
+                            f"{num_api_spec_tokens!r}")
     settings = Settings(
         fullgraph, None if outputs is None else tuple(outputs),
-        api_num_spec_tokens if num_api_spec_tokens is None else num_api_spec_tokens, mode)
+        num_api_spec_tokens, mode,
+        opt_level, without)
     if fn is None:
-        return lambda f: Program(f, settings)
+        def decorate(f: Callable[..., Any]) -> Program:
+            return Program(f, settings)
+
+        decorate.__sglc_decorator__ = True  # type: ignore[attr-defined]
+        return decorate
     return Program(fn, settings)
+
+
+program.__sglc_decorator__ = True  # type: ignore[attr-defined]  # the tracer may call it

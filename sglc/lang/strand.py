@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sglc.config import GenParams, RunOptions, resolve
+from sglc.config import RunOptions, resolve
 from sglc.lang.cells import Cell, Sink
+from sglc.lang.expressions import Gen
 from sglc.runtime import calls
 from sglc.runtime.calls import Call, Outcome, Target
+from sglc.runtime.typed import sample_text
 from sglc.tokens.prompt import Prompt
 
 Step = Callable[["Strand"], "bool | None"]  # True: a call was started, wait for it
@@ -31,11 +33,16 @@ class Run:
     seed: int
     row: int = 0
     space: int | None = None
+    batch: Mapping[str, int] | None = None  # texts of the batch, to order bags by (see ir/bags.py)
     stream: Sink | None = None  # the root's text, when streaming
     streaming: bool = False
     condition: threading.Condition = field(default_factory=threading.Condition)
     flying: set[Call] = field(default_factory=set)
     cancelled: BaseException | None = None
+
+    def empty_prompt(self) -> Any:
+        """What a state begins with."""
+        return self.target.calls.empty_prompt(self.target.tokenizer)
 
     def cancel(self, error: BaseException) -> None:
         """Stop all model calls of this run; steps that follow fail with `error`."""
@@ -141,10 +148,10 @@ class Strand:
 
         self.put(step)
 
-    def gen(self, params: GenParams, path: tuple[int, ...], cell: Cell) -> None:
+    def gen(self, part: Gen, path: tuple[int, ...], cell: Cell) -> None:
         run = self.run
-        options = resolve(params, run.options)
-        constraint = calls.constraint_for(options, run.target.tokenizer)
+        options = resolve(part.params, run.options)
+        constraint = run.target.calls.constraint_for(options, run.target.tokenizer)
         keys = calls.gen_keys(options, run.seed, run.row, path)
 
         def step(me: Strand) -> bool:
@@ -160,15 +167,15 @@ class Strand:
 
             def done(outcome: Outcome) -> None:
                 if outcome.error is None:
-                    text = outcome.value if options.n == 1 else outcome.value[0]
-                    on_text(text[sent:])
+                    on_text(sample_text(outcome.value)[sent:])
                 me.finish(call, outcome, cell)
 
             listen = me.run.streaming and (me.sink is not None or cell.sink is not None)
             call = Call()
             me.start(call)
-            started = calls.start_gen(run.target, me.prompt, options, keys, constraint, done,
-                                      space=run.space, on_text=on_text if listen else None)
+            started = run.target.calls.start_gen(
+                run.target, me.prompt, options, keys, constraint, done, space=run.space,
+                on_text=on_text if listen else None, reader=part.reader)
             me.started(call, started)
             return True
 
@@ -187,8 +194,8 @@ class Strand:
 
             call = Call()
             me.start(call)
-            started = calls.start_select(me.run.target, me.prompt, choices, method, done,
-                                         space=me.run.space)
+            started = me.run.target.calls.start_select(
+                me.run.target, me.prompt, choices, method, done, space=me.run.space)
             me.started(call, started)
             return True
 

@@ -36,10 +36,15 @@ class Special:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Tokens that a model wrote, kept as they are; a border even when there are none."""
+    """Tokens that a model wrote, kept as they are; a border even when there are none.
+
+    held: the ids at the end of the text before that these stand in for (token healing): they
+    spell it again, and `text` is what they spell behind it.
+    """
 
     ids: tuple[int, ...]
     text: str
+    held: tuple[int, ...] = ()
 
 
 Span = Text | Special | Generated
@@ -109,6 +114,27 @@ class Prompt:
         full = self.token_ids() + array("q", ids)
         return Prompt(self.tokenizer, full, "", False, self, Generated(ids, text))
 
+    def healed(self, held: tuple[int, ...], ids: tuple[int, ...], text: str) -> Prompt:
+        """This prompt with its last ids, `held`, given up for generated `ids`, which spell them
+        and then `text`.
+
+        Where the last run of text does not end in these ids, `text` is added instead, and a
+        border.
+        """
+        full = self.token_ids()
+        kept = len(full) - len(held)
+        if kept < self.run_start() or tuple(full[kept:]) != held:
+            return self.append(text).generated((), "")
+        return Prompt(self.tokenizer, full[:kept] + array("q", ids), "", False, self,
+                      Generated(ids, text, held))
+
+    def run_start(self) -> int:
+        """How many ids there are before the last run of text (all, right behind a border)."""
+        node = self
+        while node.parent is not None and isinstance(node.span, Text):
+            node = node.parent
+        return len(node.token_ids())
+
     def encoded(self, text: str) -> Encoded:
         """`text` encoded in the context of this prompt, for `append_encoded` on equal tails."""
         after = self.append(text, 0)
@@ -119,6 +145,8 @@ class Prompt:
             return self.append(span.text)
         if isinstance(span, Special):
             return self.special(span.id)
+        if span.held:
+            return self.healed(span.held, span.ids, span.text)
         return self.generated(span.ids, span.text)
 
     def append_since(self, child: Prompt, base: Prompt) -> Prompt:
@@ -150,6 +178,10 @@ class Prompt:
             else:
                 self._full = self.ids
         return self._full
+
+    def content(self) -> array:
+        """What a model is shown of this prompt: equal only for prompts that look alike to it."""
+        return self.token_ids()
 
     def stable_ids(self) -> array:
         """The ids that no further text can change: what may be prefilled early."""

@@ -16,6 +16,7 @@ from sglc.trace.breaks import NotMergeable
 from sglc.trace.guards import MISSING, Guard, Recipe, snapshot
 from sglc.trace.hosts import describe_iterable, is_end, next_or_end
 from sglc.trace.outside import OutsideReads, type_of
+from sglc.trace.sequences import Seq
 from sglc.trace.symbols import Frozen, Sym, contains_symbol
 
 ASSUMED_COUNT = 2  # for lengths and counts that `sglc compile` does not know
@@ -57,6 +58,8 @@ class Computing(OutsideReads):
             type_ = type_of(example)
         elif fn in ("slice", "str") and self._kind(args[0]) == "text":
             type_ = types.TEXT
+        elif fn in ("add", "sub") and all(self._kind(a) == "int" for a in args):
+            type_ = types.INT
         op = self.emit("prompt.compute", [self.operand(a) for a in args], {"fn": fn}, (type_,))
         self._note_test(fn, args, op.results[0])
         return Sym(self, op.results[0], type_, recipe, example)
@@ -93,10 +96,14 @@ class Computing(OutsideReads):
         self.excluded[choice.operand] = self.excluded.get(choice.operand, frozenset()) | gone
 
     def _cannot_raise(self, fn: str, args: Sequence[Any]) -> bool:
-        if fn not in _NEVER_RAISE:
+        if fn not in _NEVER_RAISE and fn not in ("add", "sub"):
             return fn in ("text.split", "text.rsplit") and len(args) <= 2 and all(
                 a is None or (type(a) is str and a) for a in args[1:])
         kinds = [self._kind(a) for a in args]
+        if fn in ("add", "sub"):
+            return all(k == "int" for k in kinds)
+        if fn == "contains" and type(args[0]) is tuple:
+            return kinds[1] == "text" and all(type(x) is str for x in args[0])
         if fn == "is_none":
             return True
         if fn in ("eq", "ne", "bool", "not"):
@@ -105,7 +112,7 @@ class Computing(OutsideReads):
             return all(k == "text" for k in kinds) or (
                 fn[0] in "lg" and all(k in ("int", "float") for k in kinds))
         if fn in ("len", "str"):
-            return kinds[0] in ("text", "json")
+            return kinds[0] in ("text", "json") or (fn == "str" and kinds[0] == "int")
         if fn == "repeat":
             return sorted(kinds) == ["int", "text"]
         if fn == "slice":
@@ -186,9 +193,12 @@ class Computing(OutsideReads):
                 template.append(part)
                 continue
             value, conversion, spec = part
+            if isinstance(value, Seq):
+                value = value.value()
             if isinstance(spec, Sym):
                 spec = self.concrete(spec, "a format")
-            if isinstance(value, Sym) and value.recipe is None and not value.is_text:
+            if isinstance(value, Sym) and value.recipe is None and not (
+                    value.is_text or (value.type == types.INT and not spec)):
                 value = self.host("format", compute.run_format, ((0, conversion, spec),), (value,))
                 conversion = spec = ""
             elif isinstance(value, Frozen) or (type(value) in (list, tuple, dict)
@@ -219,6 +229,8 @@ class Computing(OutsideReads):
         return Sym(self, op.results[0], types.TEXT, recipe, example)
 
     def _check_format(self, value: Sym, conversion: str, spec: str) -> None:
+        if value.type == types.INT and not spec:
+            return
         sample = "x" if value.is_text or conversion else value.example
         if sample is MISSING:
             if spec:
@@ -245,7 +257,11 @@ class Computing(OutsideReads):
             return settled
         if self.depth:
             raise NotMergeable
-        outcome = self.recorder.decide(value.operand, self.place())
+        place = self.place()
+        if self.recorder.must_break(place) and not self.dynamic:
+            outcome = self.fact("the outcome of a test", bool, value)
+        else:
+            outcome = self.recorder.decide(value.operand, place)
         self.learn(value, outcome)
         return outcome
 

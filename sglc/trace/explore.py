@@ -19,6 +19,10 @@ from sglc.trace.breaks import GraphBreak
 
 MAX_PATHS = 64
 MAX_LOOP = 16  # explored outcomes at one place of the source on one path
+# A trace that comes to these ends within seconds; what needs more is run as it is written.
+MAX_REQUESTS = 150_000  # operations on all runs of the body, repeated ones included
+MAX_WORK = 40_000  # operations other than appends, which merge
+MAX_STEPS = 200_000  # tests and rounds of loops, on all runs
 
 
 @dataclass(eq=False, slots=True)
@@ -52,6 +56,10 @@ class Recorder:
         self.root = Segment(builder)
         self.given = tuple(given)
         self.paths = 0
+        self.leaves = 1  # paths that are known to come
+        self.requests = 0
+        self.work = 0
+        self.steps = 0
         self.merges: dict[Op, Any] = {}  # what recorded `if`s with merged arms left
         self.unmergeable: set[tuple[int, int]] = set()  # where arms turned out not to merge
         self.restart()
@@ -80,6 +88,9 @@ class Recorder:
     def emit(self, name: str, operands: Sequence[Operand], attrs: dict[str, Attr],
              result_types: Sequence[types.Type], names: Sequence[str], place: Place | None) -> Op:
         """A new operation, or the recorded one when replaying."""
+        self.requests += 1
+        if self.requests > MAX_REQUESTS:
+            raise endless("operations", place)
         segment = self.segment
         if self.cursor < len(segment.log):
             op = segment.log[self.cursor]
@@ -90,10 +101,21 @@ class Recorder:
             return op
         if segment.arms is not None or segment.results is not None:
             raise GraphBreak("SGLC111", "the program does more when run again", place=place)
+        if name != "prompt.append":
+            self.work += 1
+            if self.work > MAX_WORK:
+                raise endless("operations", place)
         op = segment.builder.op(name, operands, attrs, result_types, place, names)
         segment.log.append(op)
         self.cursor += 1
         return op
+
+    def must_break(self, place: Place | None) -> bool:
+        """Whether a decision here is better left to run time: the budget of a trace that goes on
+        after a break is spent, and its program can no longer run as it is written."""
+        if self.events < len(self.given) or not self.given or self.segment.arms is not None:
+            return False
+        return self.places.get(place, 0) >= MAX_LOOP or self.leaves >= MAX_PATHS
 
     def decide(self, condition: Operand, place: Place | None) -> bool:
         """The outcome of a run-time condition on this run; the other one is taken by another."""
@@ -110,6 +132,7 @@ class Recorder:
                              place=place)
         assert segment.results is None
         if segment.arms is None:
+            self.leaves += 1
             segment.condition, segment.place, segment.event = condition, place, event
             segment.arms = (Segment(segment.builder.region()), Segment(segment.builder.region()))
         elif segment.condition != condition:
@@ -153,3 +176,10 @@ class Recorder:
                         [arm.builder.block for arm in segment.arms])
         values: tuple[Value, ...] = op.results
         builder.op(end, values)
+
+
+def endless(what: str, place: Place | None) -> GraphBreak:
+    """The break of a program that is too long to trace, or never ends."""
+    return GraphBreak("SGLC120", f"the program takes more {what} than the tracer follows",
+                      place=place, why="a loop here goes on for very long, or for ever",
+                      fixes=("bound the loop", "loop over the rows outside: run_batch(rows)"))

@@ -6,7 +6,7 @@ outcome the trace relied on.  A compiled variant is used only where all its guar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,28 @@ def shape(value: Any) -> Any:
         return (kind.__name__, *map(shape, value))
     if kind is dict:
         return ("dict", *((type(k).__name__, k, shape(v)) for k, v in value.items()))
+    return ("object", kind)
+
+
+def uniform(items: Sequence[Any]) -> bool:
+    """Whether there are items, and all have the same shape but for the lengths of lists."""
+    return bool(items) and len({loose_shape(v) for v in items}) == 1
+
+
+def loose_shape(value: Any) -> Any:
+    """The shape of an argument for variants of any length: see `shape`."""
+    kind = type(value)
+    if kind in (str, int, float):
+        return kind.__name__
+    if value is None or kind is bool:
+        return ("is", value)
+    if kind in (list, tuple):
+        inner = tuple(map(loose_shape, value))
+        if kind is list and inner and len(set(inner)) == 1:
+            return ("list of", inner[0])
+        return (kind.__name__, *inner)
+    if kind is dict:
+        return ("dict", *((type(k).__name__, k, loose_shape(v)) for k, v in value.items()))
     return ("object", kind)
 
 

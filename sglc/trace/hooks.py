@@ -13,7 +13,7 @@ import math
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,16 @@ from sglc.errors import Place
 from sglc.ir import compute, types
 from sglc.lang import expressions
 from sglc.trace.breaks import GraphBreak
+from sglc.trace.choosing import choose
+from sglc.trace.containers import run_time_symbol
+from sglc.trace.functions import is_module
 from sglc.trace.hosts import FromOutside, ReadState
 from sglc.trace.hosts import call as call_value
 from sglc.trace.operators import CONTAINERS, Operators, kind_of, run_time, traced
-from sglc.trace.outline import Outlined, bound, run_outlined
+from sglc.trace.outline import bound, run_outlined
 from sglc.trace.regions import UNBOUND
+from sglc.trace.rewrite import Rewritten
+from sglc.trace.sequences import Seq
 from sglc.trace.symbols import (
     Frozen,
     HostMethod,
@@ -42,10 +47,12 @@ PRIMITIVES = frozenset({
     expressions.gen, expressions.gen_int, expressions.gen_string, expressions.select,
     expressions.system, expressions.user, expressions.assistant, expressions.system_begin,
     expressions.system_end, expressions.user_begin, expressions.user_end,
-    expressions.assistant_begin, expressions.assistant_end, expressions.special,
+    expressions.assistant_begin, expressions.assistant_end, expressions.special, expressions.bag,
     expressions.video, expressions.separate_reasoning})
 _TAKES_PARAMETERS = frozenset({expressions.gen, expressions.gen_int, expressions.gen_string,
                                expressions.select, expressions.special})
+_PLAIN = frozenset({str, int, float, bool, type, type(None)})
+_SIGNATURES = {fn: inspect.signature(fn) for fn in _TAKES_PARAMETERS}
 
 # Pure on concrete, plain values.
 _PURE = frozenset({
@@ -55,6 +62,11 @@ _PURE = frozenset({
     json.dumps, json.loads, re.sub, re.findall, re.split, re.escape, re.match, re.search,
     re.fullmatch, textwrap.dedent, textwrap.indent,
     *(f for f in vars(math).values() if isinstance(f, BuiltinFunctionType))})
+# Of these, the ones that go through what they are given, which may have no end.
+_CONSUMING = frozenset({all, any, dict, frozenset, list, max, min, set, sorted, sum, tuple})
+_CHOOSING = (max, min, sorted)
+_PYTHON_TYPES = {"text": str, "choice": str, "int": int, "float": float, "bool": bool}
+_FRAMES = frozenset({sys._getframe, inspect.currentframe, inspect.stack})
 _NOBODY = object()  # the owner of what is no method
 
 
@@ -62,39 +74,21 @@ _NOBODY = object()  # the owner of what is no method
 class Hooks(Operators):
     """The hooks of one function: where it reads outside names, and the tracer it belongs to."""
 
-    def __init__(self, tracer: Tracer, fn: FunctionType,
-                 outlined: Sequence[Outlined] = ()) -> None:
+    def __init__(self, tracer: Tracer, fn: FunctionType, rewritten: Rewritten) -> None:
         self.tracer = tracer
-        self.statements = [(o, o.function(fn)) for o in outlined]
+        self.statements = [(o, o.function(fn)) for o in rewritten.outlined]
+        self.nested = rewritten.nested
+        self.names = rewritten.names
         self.session = tracer.session
         self.fn = fn
         self.cells = dict(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True))
 
-    # -- names and attributes -------------------------------------------------------------
-    def outside(self, name: str) -> Any:
-        """A global or closure variable, guarded."""
-        session = self.session
-        key = (id(self.fn), name)
-        if key in session.frozen_globals:  # type: ignore[comparison-overlap]
-            return session.frozen_globals[key]  # type: ignore[index]
-        builtins = self.fn.__builtins__  # type: ignore[attr-defined]
-
-        def read() -> Any:
-            if name in self.cells:
-                return self.cells[name].cell_contents
-            if name in self.fn.__globals__:
-                return self.fn.__globals__[name]
-            return builtins[name]
-
-        try:
-            value = session.read_outside(f"{self.fn.__qualname__}:{name}", read)
-        except (KeyError, ValueError):
-            raise session.broken("SGLC111", f"the name {name!r} is not defined") from None
-        session.frozen_globals[key] = value  # type: ignore[index]
-        return value
-
+    # -- attributes -----------------------------------------------------------------------
     def attribute(self, value: Any, name: str) -> Any:
+        value = self.now(value)
         if isinstance(value, (Sym, Frozen)):
+            if name.startswith("__") and run_time_symbol(value):
+                return self.session.host("getattr", getattr, value, name)
             return type(value).__getattr__(value, name)  # never the symbol's own fields
         if traced(value) or is_symbolic(value) or isinstance(value, expressions.Expr):
             return getattr(value, name)
@@ -115,6 +109,10 @@ class Hooks(Operators):
     # -- calls ----------------------------------------------------------------------------
     def call(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         session, tracer = self.session, self.tracer
+        if session.handed:
+            fn = self.now(fn)
+            args = tuple(map(self.now, args))
+            kwargs = {k: self.now(v) for k, v in kwargs.items()}
         if hasattr(type(fn), "__sglc_program__"):
             return tracer.call_program(fn, args, kwargs)
         if _hashable(fn) and fn in PRIMITIVES:
@@ -122,16 +120,29 @@ class Hooks(Operators):
                 args, kwargs = self._parameters(fn, args, kwargs)
             return fn(*args, **kwargs)
         if isinstance(fn, (Method, HostMethod)) or traced(fn):
+            if isinstance(fn, HostMethod):
+                self.hand_arguments(args, kwargs)
             return fn(*args, **kwargs)
         if isinstance(fn, Sym):
+            self.hand_arguments(args, kwargs)
             return session.host("call", call_value, fn, *args, **kwargs)
         owner = getattr(fn, "__self__", _NOBODY)
+        if session.handed and id(owner) in session.handed:  # a method taken before
+            self.hand_arguments(args, kwargs)
+            return session.host(fn.__name__, getattr(type(owner), fn.__name__), owner, *args,
+                                **kwargs)
         if traced(owner) or is_symbolic(owner):
             return fn(*args, **kwargs)
         if isinstance(fn, FunctionType) and fn.__globals__.get("__sglc__") is not None:
             return fn(*args, **kwargs)  # a function of the body itself
+        if hasattr(fn, "__sglc_decorator__"):
+            return fn(*args, **kwargs)  # it makes a program of a function of the body
         if isinstance(owner, CONTAINERS) and not isinstance(fn, MethodType):
             return self._container_method(fn, owner, args, kwargs)
+        if session.dynamic and _hashable(fn):
+            found = session.builtin(fn, args, kwargs)
+            if found is not NotImplemented:
+                return found
         if _hashable(fn) and fn in _PURE:
             return self._pure(fn, args, kwargs)
         handed = any(traced(a) for a in (*args, *kwargs.values()))
@@ -145,35 +156,17 @@ class Hooks(Operators):
             raise session.broken(
                 "SGLC112", f"{name}() is handed a prompt, and is no function the tracer can "
                 "follow")
+        if _hashable(fn) and fn in _FRAMES:
+            raise session.broken("SGLC111", f"{name}() looks at the frames of the program")
         if fn is not print:
-            for i in range(len(args)):
-                references = sys.getrefcount(args[i])
-                self._handed_over(args[i], references, name)
-            for key in kwargs:
-                references = sys.getrefcount(kwargs[key])
-                self._handed_over(kwargs[key], references, name)
+            self.hand_arguments(args, kwargs)
         return session.host(name, fn, *args, **kwargs)
-
-    def _handed_over(self, value: Any, references: int, name: str) -> None:
-        """Break if a container of the body is handed to code that may change or keep it.
-
-        One that nothing else refers to (a display in the call) is made anew at run time.
-        references: what sys.getrefcount said where only the argument list held the value.
-        """
-        if type(value) not in (list, dict, set):
-            return
-        if references > 2:
-            raise self.session.broken(
-                "SGLC113", f"{name}() is handed a {type(value).__name__} of the program's own, "
-                "which it may change", fixes=("hand it a copy: list(...) or dict(...)",))
-        keys = list(value) if type(value) is dict else range(len(value))
-        for key in keys if type(value) is not set else ():
-            references = sys.getrefcount(value[key])
-            self._handed_over(value[key], references, name)
 
     def _parameters(self, fn: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Generation parameters are concrete: symbols are pinned by guards, choices stay."""
         session = self.session
+        if all(type(v) in _PLAIN for v in (*args, *kwargs.values())):
+            return args, kwargs
 
         def pin(name: str, value: Any) -> Any:
             if name == "choices":
@@ -191,17 +184,23 @@ class Hooks(Operators):
                 return type(value)(pin(name, v) for v in value)
             return value
 
-        bound = inspect.signature(fn).bind(*args, **kwargs)
+        bound = _SIGNATURES[fn].bind(*args, **kwargs)
         return (), {k: pin(k, v) for name, value in bound.arguments.items()
                     for k, v in (value.items() if name in ("kwargs", "unsupported")
                                  else ((name, value),))}
 
     def _pure(self, fn: Any, args: tuple, kwargs: dict) -> Any:
         session = self.session
+        if session.dynamic:
+            args = tuple(a.value() if isinstance(a, Seq) else a for a in args)
         if fn is isinstance and len(args) == 2:
             return self._isinstance(*args)
         if fn is type and len(args) == 1 and is_symbolic(args[0]):
-            raise session.need(args[0], "its type")
+            return self._type(args[0])
+        if fn in _CHOOSING and (found := self._choose(fn, args, dict(kwargs))) is not None:
+            return found
+        if fn in (list, tuple) and len(args) == 1 and run_time_symbol(args[0]):
+            return session.host(fn.__name__, fn, *args)
         if fn is len and len(args) == 1:
             if isinstance(args[0], Sym) and (args[0].is_text or args[0].recipe is None):
                 return session.compute("len", args[0])
@@ -221,6 +220,8 @@ class Hooks(Operators):
                 session.iterators.append(iter(self.iterate(args[0])))
                 return session.iterators[-1]
             return self._own_iterator(args[0]) or session.host("iter", iter, args[0])
+        if fn is iter and len(args) == 2:
+            return session.host("iter", iter, *args)
         if fn is next:
             self._no_change([])
             if self._own_iterator(args[0]) is not None:
@@ -229,8 +230,13 @@ class Hooks(Operators):
         if fn is range:
             return range(*[session.concrete_int(a, "a count") if isinstance(a, Sym) else a
                            for a in args])
-        if fn in (list, tuple, enumerate, zip, reversed):
-            args = tuple(list(self.iterate(a)) if is_symbolic(a) or traced(a) else a for a in args)
+        if fn in (enumerate, zip):  # lazy: what they go through may have no end
+            args = tuple(self.iterate(a) if is_symbolic(a) or traced(a) else a for a in args)
+            return fn(*args, **kwargs)
+        if fn in (list, tuple, reversed):
+            args = tuple(list(self.iterate(a)) if is_symbolic(a) or traced(a) else
+                         self._rounds(a) if isinstance(a, Iterator) and fn is not reversed else a
+                         for a in args)
             return fn(*args, **kwargs)
         if fn is dict and all(isinstance(a, Frozen) for a in args):
             return dict(*[a._items() for a in args], **kwargs)
@@ -238,11 +244,52 @@ class Hooks(Operators):
             raise session.broken("SGLC111", f"{fn.__name__}() of a prompt state")
         given = (*args, *kwargs.values())
         if any(run_time(a) for a in given):
-            return session.host(fn.__name__, fn, *args, **kwargs)
+            session.immediate = True
+            try:
+                return session.host(fn.__name__, fn, *args, **kwargs)
+            finally:
+                session.immediate = False
+        if fn in _CONSUMING:
+            args = tuple(self._rounds(iter(a)) if isinstance(a, (range, Iterator)) else a
+                         for a in args)
         if any(contains_symbol(a) for a in given):
             args = tuple(self._concrete(a, f"{fn.__name__}()") for a in args)
             kwargs = {k: self._concrete(v, f"{fn.__name__}()") for k, v in kwargs.items()}
         return fn(*args, **kwargs)
+
+    def _choose(self, fn: Any, args: tuple, kwargs: dict) -> Any:
+        """`max`, `min` and `sorted` of states by run-time values; None for anything else."""
+        if len(args) == 1 and not (traced(args[0]) or type(args[0]) in (list, tuple)):
+            return None
+        items = list(self.iterate(args[0])) if len(args) == 1 else list(args)
+        key = kwargs.pop("key", None)
+        if key is None or not items or not any(map(traced, items)) or set(kwargs) - {"reverse"}:
+            return None
+        keys = [self.call(key, item) for item in items]
+        reverse = bool(self.truth(kwargs.get("reverse", False)))
+        if not run_time(keys):
+            keys = [self._concrete(k, "a key") for k in keys]
+            order = {"reverse": reverse} if fn is sorted else {}
+            found = fn(range(len(items)), key=keys.__getitem__, **order)
+            return [items[i] for i in found] if fn is sorted else items[found]
+        return choose(self.session, fn, items, keys, reverse)
+
+    def _type(self, value: Any) -> Any:
+        if isinstance(value, Frozen):
+            return value.kind
+        if isinstance(value, Sym) and value.type.name in _PYTHON_TYPES:
+            return _PYTHON_TYPES[value.type.name]
+        return self.session.host("type", type, value)
+
+    def builds(self, value: Any) -> bool:
+        return is_module(value) or (_hashable(value) and value in PRIMITIVES) or hasattr(
+            type(value), "__sglc_program__") or (
+            isinstance(value, FunctionType) and builds_prompts(value))
+
+    def mapping(self, value: Any) -> Any:
+        """What `**value` in a call gives."""
+        value = self.now(value)
+        return self.session.concrete(value, "the keywords") if run_time_symbol(value) else value
 
     def _own_iterator(self, value: Any) -> Any:
         """An iterator that the body made, or a generator of its code; else None."""
@@ -272,8 +319,7 @@ class Hooks(Operators):
         if isinstance(value, Frozen):
             return issubclass(value.kind, kinds)
         if isinstance(value, Sym):
-            table = {"text": str, "choice": str, "int": int, "float": float, "bool": bool}
-            python = table.get(value.type.name)
+            python = _PYTHON_TYPES.get(value.type.name)
             if python is None:
                 return self.session.host("isinstance", isinstance, value, kinds)
             return issubclass(python, kinds)
@@ -281,19 +327,29 @@ class Hooks(Operators):
 
     def _container_method(self, fn: Any, owner: Any, args: tuple, kwargs: dict) -> Any:
         name = fn.__name__
+        if name == "append" and type(owner) is list and len(args) == 1 and \
+                self.session.append(owner, args[0]):
+            return None
         if name not in ("get", "items", "keys", "values", "copy", "index", "count"):
             self._no_change(owner)
         if isinstance(owner, str):
+            if name == "join" and len(args) == 1 and run_time_symbol(args[0]):
+                return self.session.host(name, fn, *args)
             if name == "join" and len(args) == 1:
+                if isinstance(args[0], Seq):
+                    return self.session.joined(owner, args[0])
                 return self._join(owner, list(self.iterate(args[0])))
             if any(contains_symbol(a) for a in (*args, *kwargs.values())):
-                if name == "format" and not kwargs:
-                    return self._format_method(owner, args)
+                if name == "format":
+                    return self._format_method(owner, args, kwargs)
                 if kwargs or not compute.text_method(name):
                     return self.session.host(name, fn, *args, **kwargs)
                 return self.session.compute("text." + name, owner, *args)
         elif isinstance(owner, dict) and name == "get" and args and run_time(args[0]):
             return self.session.host("get", dict.get, owner, *args)
+        elif type(owner) in (dict, set) and args and run_time(args[0]):
+            self.hand(owner)  # its keys are not known any more
+            return self.session.host(name, getattr(type(owner), name), self.now(owner), *args)
         elif not isinstance(owner, (list, dict, set)) and any(run_time(a) for a in args):
             return self.session.host(name, fn, *args, **kwargs)
         return fn(*args, **kwargs)
@@ -308,7 +364,7 @@ class Hooks(Operators):
             out = item if i == 0 else out + separator + item
         return out
 
-    def _format_method(self, template: str, args: tuple) -> Any:
+    def _format_method(self, template: str, args: tuple, kwargs: dict) -> Any:
         import string
 
         parts: list[Any] = []
@@ -321,11 +377,12 @@ class Hooks(Operators):
                     continue
                 if name == "":
                     name, auto = str(auto), auto + 1
-                if not name.isdigit() or "{" in (spec or ""):
+                value = args[int(name)] if name.isdigit() else kwargs[name]
+                if "{" in (spec or ""):
                     raise ValueError
-                parts.append((args[int(name)], conversion or "", spec or ""))
-        except (ValueError, IndexError):
-            raise self.session.broken("SGLC111", f"the format {template!r}") from None
+                parts.append((value, conversion or "", spec or ""))
+        except (ValueError, IndexError, KeyError):
+            return self.session.host("format", str.format, template, *args, **kwargs)
         return self.session.format(parts)
 
     # -- outlined statements ----------------------------------------------------------------
@@ -346,10 +403,11 @@ class Hooks(Operators):
                                      place=Place(self.fn.__code__.co_filename,
                                                  *statement.first_use(name)),
                                      fixes=("move what uses it out of the try",))
-                value = ReadState({k: value[k] for k in keys})
-            elif type(value) in (list, dict, set) or isinstance(value, expressions.Expr):
+                value = ReadState({k: value.unread(k) for k in keys})
+            elif isinstance(value, expressions.Expr):
                 raise self.session.broken(
                     "SGLC113", f"a {type(value).__name__} of the program's own is used inside try")
+            self.hand(value)
             names.append(name)
             values.append(value)
         for name in statement.closure:

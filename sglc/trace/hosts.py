@@ -6,12 +6,23 @@ operands: fresh containers each time, as the program's own displays would make t
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sglc.errors import Place, SglcError
+from sglc.ir import compute
 from sglc.trace.guards import MISSING, Recipe, evaluate, snapshot
 from sglc.trace.outline import Reads, check_bound
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What is declared about a function, as its `__sglc_host__`.  latency: seconds a call."""
+
+    pure: bool = False
+    latency: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +34,30 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A container made anew for each call: list, tuple, set or dict (of pairs)."""
+    """A container made anew for each call: list, tuple, set or dict (of pairs), or what another
+    function makes of a list."""
 
-    kind: type
+    kind: Callable[[list[Any]], Any]
     items: tuple[Any, ...]
 
 
 class Real:
     """The kind of a `Made` that is an object from outside: its one item reads it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Built:
+    """An argument that `make` gives from the values of `parts` when the call is made."""
+
+    make: Callable[[list[Any]], Any]
+    parts: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An argument that is an argument of the program, or a part of one, itself."""
+
+    recipe: Recipe
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,13 +92,15 @@ class Before:
 class HostCall:
     """A call to be made at run time.
 
-    expected: for checks, the snapshot of the value that the trace took for granted.
+    expected: for checks, the snapshot of the value that the trace took for granted.  place: where
+    the program makes the call.
     """
 
     fn: Callable[..., Any]
     args: tuple[Any, ...] = ()
     kwargs: tuple[tuple[str, Any], ...] = ()
     expected: Any = MISSING
+    place: Place | None = None
 
     def run(self, values: Sequence[Any], before: Mapping[str, Any],
             now: Mapping[str, Any]) -> Any:
@@ -81,7 +110,17 @@ class HostCall:
         """
         args = [snapshot(evaluate(a.recipe, before)) if isinstance(a, Before)
                 else build(a, values, now) for a in self.args]
-        return self.fn(*args, **{k: build(v, values, now) for k, v in self.kwargs})
+        try:
+            return self.fn(*args, **{k: build(v, values, now) for k, v in self.kwargs})
+        except SglcError as e:
+            e.locate(self.place)
+            raise
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether nobody can tell that the call is made again."""
+        facts = getattr(self.fn, "__sglc_host__", None)
+        return self.fn in _HARMLESS or (isinstance(facts, HostFacts) and facts.pure)
 
     def matches(self, value: Any) -> bool:
         """Whether a check's value is the expected one."""
@@ -89,6 +128,9 @@ class HostCall:
             return bool(snapshot(value) == self.expected)
         except TypeError:
             return False
+
+
+_HARMLESS = (operator.getitem, operator.add, len, list)
 
 
 def build(template: Any, values: Sequence[Any], now: Mapping[str, Any]) -> Any:
@@ -132,3 +174,55 @@ def is_end(value: Any) -> bool:
 
 def call(fn: Any, *args: Any, **kwargs: Any) -> Any:
     return fn(*args, **kwargs)
+
+
+def dict_of(*pairs: Any) -> dict[Any, Any]:
+    """A dict display; a pair of one is a mapping."""
+    out: dict[Any, Any] = {}
+    for pair in pairs:
+        if len(pair) == 1:
+            out.update({**pair[0]})
+        else:
+            out[pair[0]] = pair[1]
+    return out
+
+
+def set_of(*items: Any) -> set[Any]:
+    """A set display."""
+    return set(items)
+
+
+def sequence_of(kind: str, starred: Sequence[bool], *values: Any) -> Any:
+    """A list or tuple display."""
+    out: list[Any] = []
+    for value, star in zip(values, starred, strict=True):
+        if star:
+            out.extend(value)
+        else:
+            out.append(value)
+    return out if kind == "list" else tuple(out)
+
+
+def unpacked(value: Any, before: int, after: int | None) -> list[Any]:
+    """What the targets of `a, b = value` get, or those of `a, *b, c = value`."""
+    if after is None:
+        items = []
+        for item in value:
+            items.append(item)
+            if len(items) > before:
+                raise ValueError(f"too many values to unpack (expected {before})")
+        if len(items) < before:
+            raise ValueError(
+                f"not enough values to unpack (expected {before}, got {len(items)})")
+        return items
+    items = list(value)
+    if len(items) < before + after:
+        raise ValueError(f"not enough values to unpack (expected at least {before + after}, got "
+                         f"{len(items)})")
+    end = len(items) - after
+    return [*items[:before], items[before:end], *items[end:]]
+
+
+def formatted(value: Any, conversion: str, spec: str) -> str:
+    """One field of an f-string."""
+    return compute.run_format(((0, conversion, spec),), [value])

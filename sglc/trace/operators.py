@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from sglc.ir import types
 from sglc.lang import expressions
 from sglc.trace.breaks import NotMergeable
+from sglc.trace.containers import OWN, run_time_symbol
+from sglc.trace.functions import Functions
 from sglc.trace.guards import MISSING
-from sglc.trace.session import Session
+from sglc.trace.hosts import formatted
+from sglc.trace.sequences import Seq
+from sglc.trace.state import LoopGroup
 from sglc.trace.symbols import (
     Frozen,
     HostMethod,
@@ -21,6 +25,7 @@ from sglc.trace.symbols import (
     contains_symbol,
     is_symbolic,
 )
+from sglc.trace.updates import Attribute, Item, Variable, changed
 
 CONTAINERS = (list, dict, tuple, set, frozenset, str, int, float, bool, range, bytes,
                type(None), re.Match)
@@ -37,16 +42,16 @@ _INPLACE: dict[str, Callable[[Any, Any], Any]] = {
     "BitXor": operator.ixor, "LShift": operator.ilshift, "RShift": operator.irshift,
 }
 
+_BINARY = {"Add": operator.add, "BitOr": operator.or_}
+
 
 def traced(value: Any) -> bool:
     """Whether a value belongs to the trace (a state, a group of states, ...)."""
     return getattr(type(value), "__sglc_traced__", False)
 
 
-class Operators:
+class Operators(Functions):
     """The hooks that stand for Python's operators and statements."""
-
-    session: Session
 
     def _concrete(self, value: Any, what: str) -> Any:
         raise NotImplementedError
@@ -56,15 +61,23 @@ class Operators:
 
     # -- operators ------------------------------------------------------------------------
     def fstring(self, *parts: Any) -> Any:
-        return self.session.format(parts)
+        return self.session.format([p if isinstance(p, str) else self._field(*p) for p in parts])
+
+    def _field(self, value: Any, conversion: str, spec: Any) -> tuple[Any, str, Any]:
+        """A field of an f-string, formatted by a host call if how is known only at run time."""
+        value = self.now(value)
+        if run_time_symbol(spec):
+            return self.session.host("format", formatted, value, conversion, spec), "", ""
+        return value, conversion, spec
 
     def percent(self, left: Any, right: Any) -> Any:
+        left, right = self.now(left), self.now(right)
         if isinstance(left, str) and contains_symbol(right):
             values = right if isinstance(right, tuple) else (right,)
             pieces = left.split("%s")
-            if "%" in "".join(pieces) or len(pieces) != len(values) + 1:
-                raise self.session.broken("SGLC111", f"the format {left!r} % ...",
-                                          fixes=("use an f-string",))
+            if "%" in "".join(pieces) or len(pieces) != len(values) + 1 or any(
+                    isinstance(v, (Frozen, list, tuple, dict, set)) for v in values):
+                return self.session.host("format", operator.mod, left, right)
             parts: list[Any] = [pieces[0]]
             for value, piece in zip(values, pieces[1:], strict=True):
                 parts += [(value, "s", ""), piece]
@@ -83,6 +96,7 @@ class Operators:
 
     def _compare_one(self, op: str, left: Any, right: Any) -> Any:
         session = self.session
+        left, right = self.now(left), self.now(right)
         if op in ("Is", "IsNot"):
             found = self._identity(left, right)
             return found if op == "Is" else self.negate(found)
@@ -111,7 +125,8 @@ class Operators:
         for a, b in ((left, right), (right, left)):
             if isinstance(a, (Sym, Frozen)):
                 opaque = isinstance(a, Sym) and a.type.name in ("any", "json", "bool")
-                if opaque and a.recipe is None:
+                if isinstance(a, Sym) and a.recipe is None and (opaque or not (
+                        b is None or isinstance(b, bool))):
                     return self.session.host("is", operator.is_, left, right)
                 if b is None or b is True or b is False:
                     if opaque:
@@ -133,17 +148,28 @@ class Operators:
             container = container._keys() if container.names is not None else container._values()
         if isinstance(container, (dict, set, frozenset)) and isinstance(item, Sym):
             container = list(container)
+        if run_time_symbol(item) and item.type.name != "choice" and isinstance(
+                container, (list, tuple)) and not any(map(traced, container)):
+            return self._one_of(item, container)
         if isinstance(container, (list, tuple)):
             return any(self.session.truth(self._compare_one("Eq", item, x)) for x in container)
         return item in container
 
+    def _one_of(self, item: Sym, container: Any) -> Any:
+        """`item in container` as one value."""
+        if item.is_text and all(type(x) is str for x in container):
+            return self.session.compute("contains", tuple(container), item)
+        return self.session.host("in", in_container, item, container)
+
     def negate(self, value: Any) -> Any:
+        value = self.now(value)
         if isinstance(value, Sym) and (value.recipe is None):
             return self.session.compute("not", value)
         return not self.truth(value)
 
     def truth(self, value: Any) -> bool:
-        return self.session.truth(value)
+        self.session.count_step()
+        return self.session.truth(self.now(value))
 
     def all_of(self, *thunks: Callable[[], Any]) -> Any:
         value: Any = None
@@ -152,6 +178,16 @@ class Operators:
             if i < len(thunks) - 1 and not self.truth(value):
                 return value
         return value
+
+    def all_true(self, *thunks: Callable[[], Any]) -> Any:
+        """`all_of` where only the truth of the result matters."""
+        *first, last = thunks
+        return all(self.truth(thunk()) for thunk in first) and last()
+
+    def any_true(self, *thunks: Callable[[], Any]) -> Any:
+        """`any_of` where only the truth of the result matters."""
+        *first, last = thunks
+        return any(self.truth(thunk()) for thunk in first) or last()
 
     def any_of(self, *thunks: Callable[[], Any]) -> Any:
         value: Any = None
@@ -163,12 +199,28 @@ class Operators:
 
     # -- items, loops, scopes -------------------------------------------------------------
     def iterate(self, value: Any) -> Iterable[Any]:
+        value = self.now(value)
+        if type(value) in OWN:
+            return self.walk(value)
         if isinstance(value, Sym):
             return self.session.elements(value)  # type: ignore[no-any-return]
-        return value  # type: ignore[no-any-return]
+        if type(value) in (tuple, dict, str, Frozen) or traced(value):
+            return value  # type: ignore[no-any-return]
+        return self._rounds(iter(value))
+
+    def _rounds(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        """The items of something that may go on for ever."""
+        for item in iterator:
+            self.session.count_step()
+            yield item
 
     def item(self, value: Any, key: Any) -> Any:
-        if isinstance(key, Sym) and not isinstance(value, (Sym, Frozen)):
+        value, key = self.now(value), self.now(key)
+        if run_time_symbol(key) and key.type.name == "choice" and _holds_functions(value):
+            for choice in key.type.args:
+                if self.truth(self._compare_one("Eq", key, choice)):
+                    return value[choice]
+        if isinstance(key, Sym) and not isinstance(value, (Sym, Frozen, Seq, LoopGroup)):
             if key.recipe is None and type(value) in (list, tuple, dict) and not _holds_traced(
                     value):
                 return self.session.host("getitem", operator.getitem, value, key)
@@ -176,18 +228,53 @@ class Operators:
         return value[key]
 
     def store(self, container: Any, key: Any, value: Any) -> None:
-        self._no_change(container)
+        container = self.own(container, key)
+        if traced(container):
+            value = self.now(value)
         if not self._outside_store(container, "setitem", key, value):
             container[key] = value
 
-    def update(self, container: Any, key: Any, op: str, value: Any) -> None:
-        new = self.augment(self.item(container, key), op, value)
-        self.store(container, key, new)
+    def update(self, container: Any, key: Any, op: str, value: Callable[[], Any],
+               calls: bool) -> None:
+        """`container[key] += value()`.  calls: whether `value` calls anything: then what was
+        there is read before."""
+        container = self.own(container, key)
+        if type(container) in OWN or traced(container):
+            self.store(container, key, self.augment(self.item(container, key), op, value()))
+        elif calls:
+            old = self.session.host("getitem", operator.getitem, container, key)
+            self.store(container, key, self.augment(old, op, value()))
+        else:
+            self._may_change(container)
+            self._updated(container, Item, key, op, value())
+
+    def _updated(self, owner: Any, place: Any, key: Any, op: str, value: Any) -> Sym:
+        """One host call, so that rows that count on one object do not come in between."""
+        value = self.now(value)
+        self.hand(value)
+        return self.session.host("update", changed, place, owner, key, _INPLACE[op], value)
 
     def _no_change(self, container: Any) -> None:
         """Arms of an `if` that are traced both must not change containers of the body."""
         if self.session.depth and type(container) in (list, dict, set):
             raise NotMergeable
+
+    def loop(self, items: Any, body: Callable[[Any], None], get: Callable[[], tuple[Any, ...]],
+             put: Callable[[tuple[Any, ...]], None], own: tuple[int, ...]) -> None:
+        """A `for` whose rounds are calls, in traces of any length."""
+        seq = self.session.sequence(items)
+        if seq is not None:
+            self.session.run_loop(seq, body, get, put, own)
+            return
+        for item in self.iterate(items):
+            body(item)
+
+    def mapped(self, items: Any, fn: Callable[[Any], Any]) -> Any:
+        """A list comprehension, likewise."""
+        seq = self.session.sequence(items)
+        if seq is not None:
+            return self.session.collect(seq, fn)
+        return [fn(item) for item in self.iterate(items)]
 
     def branch(self, test: Any, then: Callable[[], None], otherwise: Callable[[], None],
                get: Callable[[], tuple[Any, ...]], put: Callable[[tuple[Any, ...]], None]) -> None:
@@ -207,39 +294,78 @@ class Operators:
         """Record a store to something from outside; False if it is the body's own."""
         if traced(container) or type(container) in (list, dict):
             return False
-        if isinstance(container, Frozen) and container.operand is None \
-                and container.read is None:
-            raise self.session.broken("SGLC113", f"an item of {container.what} is changed")
-        if isinstance(container, Frozen):
-            container.live = True
+        self._may_change(container)
+        self.hand(value)
         self.session.host(name, operator.setitem, container, key, value)
         return True
+
+    def _may_change(self, container: Any) -> None:
+        if isinstance(container, Frozen):
+            if container.operand is None and container.read is None:
+                raise self.session.broken("SGLC113", f"an item of {container.what} is changed")
+            container.live = True
 
     def store_attribute(self, owner: Any, name: str, value: Any) -> None:
         """`owner.name = value`."""
         if traced(owner) or isinstance(owner, (Method, HostMethod, expressions.Expr)):
             raise self.session.broken("SGLC113", f"an attribute of {kind_of(owner)} is changed")
+        self.hand(value)
         self.session.host("setattr", setattr, owner, name, value)
 
-    def update_attribute(self, owner: Any, name: str, op: str, value: Any) -> None:
+    def update_attribute(self, owner: Any, name: str, op: str, value: Callable[[], Any],
+                         calls: bool) -> None:
         """`owner.name += value` and the like."""
-        self.store_attribute(owner, name, self.augment(self.attribute(owner, name), op, value))
+        owner = self.now(owner)
+        if traced(owner) or isinstance(owner, expressions.Expr):
+            raise self.session.broken("SGLC113", f"an attribute of {kind_of(owner)} is changed")
+        if calls:
+            old = self.session.host("getattr", getattr, owner, name)
+            self.store_attribute(owner, name, self.augment(old, op, value()))
+        else:
+            self._updated(owner, Attribute, name, op, value())
+
+    def update_name(self, name: str, op: str, value: Callable[[], Any], calls: bool) -> None:
+        """`name += value()` for a name from outside."""
+        if calls:
+            old = self.live_name(name)
+            self.store_name(name, self.augment(old, op, value()))
+            return
+        new = self._updated(self.variable(name), Variable, name, op, value())
+        self.session.stored[self._key(name)] = new, self.session.hosts
+
+    def binary(self, op: str, left: Any, right: Any) -> Any:
+        """`left + right`, `left | right`."""
+        left, right = self.now(left), self.now(right)
+        if any(map(run_time_symbol, (left, right))) and any(
+                type(v) in (*OWN, tuple) for v in (left, right)):
+            return self.session.host(op.lower(), _BINARY[op], left, right)
+        return _BINARY[op](left, right)
 
     def augment(self, left: Any, op: str, right: Any) -> Any:
+        left, right = self.now(left), self.now(right)
         if op == "Mod":
             return self.percent(left, right)
+        if op in ("Add", "Sub") and isinstance(left, Sym) and left.type == types.INT and (
+                type(right) is int or (isinstance(right, Sym) and right.type == types.INT)):
+            return self.session.compute(op.lower(), left, right)
         if isinstance(left, Sym) and left.recipe is None and not left.is_text:
+            self.hand(right)
             return self.session.host("i" + op.lower(), _INPLACE[op], left, right)
         if isinstance(left, Frozen):
             if left.operand is None and left.read is None:
                 raise self.session.broken("SGLC113", f"{left.what} is changed in place")
             left.live = True
+            self.hand(right)
             self.session.host("i" + op.lower(), _INPLACE[op], left, right)
             return left
         if not (traced(left) or is_symbolic(left) or isinstance(left, (*CONTAINERS,
                                                                       expressions.Expr))):
+            self.hand(right)
             return self.session.host("i" + op.lower(), _INPLACE[op], left, right)
         self._no_change(left)
+        if type(left) in OWN and run_time_symbol(right):
+            self.hand(left)
+            return self.session.host("i" + op.lower(), _INPLACE[op], left, right)
         if isinstance(left, list) and isinstance(right, Frozen):
             right = list(right)
         return _INPLACE[op](left, right)
@@ -254,6 +380,8 @@ def run_time(value: Any, depth: int = 6) -> bool:
     """Whether a value depends on the model or a host call, looking into plain containers."""
     if isinstance(value, Sym):
         return value.recipe is None
+    if isinstance(value, Seq):
+        return value.whole is None or value.whole.recipe is None
     if isinstance(value, Frozen):
         return any(run_time(v, depth - 1) for v in value.elements) if depth else True
     if type(value) in (list, tuple, set, frozenset):
@@ -266,6 +394,17 @@ def run_time(value: Any, depth: int = 6) -> bool:
 def _holds_traced(value: Any) -> bool:
     items = value.values() if type(value) is dict else value
     return any(traced(v) or isinstance(v, expressions.Expr) for v in items)
+
+
+def _holds_functions(value: Any) -> bool:
+    """Whether a dict holds what the tracer must see to go on: functions, states."""
+    if isinstance(value, Frozen):
+        return value.names is not None and any(map(callable, value.elements))
+    return type(value) is dict and (_holds_traced(value) or any(map(callable, value.values())))
+
+
+def in_container(item: Any, container: Any) -> bool:
+    return item in container
 
 
 def kind_of(value: Any) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from types import CodeType, FunctionType
 from typing import Any
 
+from sglc.runtime.typed import opened
+
 _LEAVES = (ast.Return, ast.Break, ast.Continue, ast.Yield, ast.YieldFrom, ast.Await, ast.Global,
            ast.Nonlocal, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import,
            ast.ImportFrom, ast.Lambda)
@@ -90,7 +92,7 @@ class Reads:
         self.values = values
 
     def __getitem__(self, name: Any) -> Any:
-        return self.values[name]
+        return opened(self.values[name])
 
 
 def run_outlined(function: Any, names: tuple[str, ...], *values: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sglc.ir import types
 from sglc.ir.module import Lit, Operand, Value
-from sglc.trace.guards import MISSING, OutsideGuard, Recipe, plain_copy, snapshot
+from sglc.trace.guards import MISSING, OutsideGuard, Recipe, plain_copy, snapshot, uniform
 from sglc.trace.hosts import Before
 from sglc.trace.recording import Recording
 from sglc.trace.symbols import Frozen, Sym, is_symbolic
@@ -20,6 +20,9 @@ from sglc.trace.symbols import Frozen, Sym, is_symbolic
 
 class OutsideReads(Recording):
     """The part of a session that looks at things the body did not make."""
+
+    def list_given(self, operand: Operand, recipe: Recipe, example: list[Any], what: str) -> Any:
+        raise NotImplementedError
 
     def argument(self, name: str, operand: Value, example: Any) -> Any:
         """What the body sees of an argument."""
@@ -32,6 +35,8 @@ class OutsideReads(Recording):
         if kind in (str, int, float) or example is MISSING:
             type_ = types.ANY if example is MISSING else types.of_literal(example)
             return Sym(self, operand, type_, recipe, example)
+        if kind is list and self.dynamic and uniform(example):
+            return self.list_given(operand, recipe, example, what)
         if kind in (list, tuple, dict):
             keys = list(example) if kind is dict else list(range(len(example)))
             items = []

@@ -6,6 +6,7 @@ It knows values only as operands; what they mean is in `outside.py` and `computi
 from __future__ import annotations
 
 import linecache
+import operator
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,18 +14,30 @@ from types import CodeType
 from typing import Any
 
 from sglc.errors import Diagnostic, LanguageError, Place
-from sglc.ir import types
+from sglc.ir import compute, types
 from sglc.ir.module import Attr, Lit, Op, Operand, Value
 from sglc.trace.breaks import GraphBreak, NotMergeable, PathEnd
-from sglc.trace.explore import MAX_LOOP, Recorder
+from sglc.trace.explore import MAX_LOOP, MAX_STEPS, Recorder, endless
 from sglc.trace.guards import MISSING, Guard, OutsideGuard, snapshot
-from sglc.trace.hosts import Argument, FromOutside, HostCall, Made, ReadState, Real, Slot
+from sglc.trace.hosts import (
+    Argument,
+    Built,
+    FromOutside,
+    Given,
+    HostCall,
+    HostFacts,
+    Made,
+    ReadState,
+    Real,
+    Slot,
+)
 from sglc.trace.outline import Reads
+from sglc.trace.sequences import Seq
 from sglc.trace.symbols import Frozen, Method, Partial, Sym, contains_symbol
 
 _RESULTS = {"as_text": types.TEXT, "format": types.TEXT, "str": types.TEXT, "repr": types.TEXT,
             "int": types.INT, "float": types.FLOAT, "isinstance": types.BOOL, "bool": types.BOOL,
-            "character": types.TEXT}
+            "character": types.TEXT, "which": types.INT, "join": types.TEXT}
 
 
 class Recording:
@@ -53,6 +66,7 @@ class Recording:
         self.excluded: dict[Operand, frozenset[str]] = {}
         self.states: list[Any] = []  # all prompt states of the current run
         self.depth = 0  # of `if`s whose arms are being merged
+        self.dynamic = False  # whether loops are traced for any length
         self.guards: dict[Guard, None] = {}
         self.outside: dict[str, OutsideGuard] = {}
         self.assumed: dict[str, int] = {}
@@ -99,6 +113,12 @@ class Recording:
             "SGLC110", f"Python needs {what} of a value that is only known at run time",
             fixes=("use choices= or select where the value is one of a few",))
 
+    def count_step(self) -> None:
+        """A test or a round of a loop: Python loops that do nothing else must end, too."""
+        self.recorder.steps += 1
+        if self.recorder.steps > MAX_STEPS:
+            raise endless("steps", self.place())
+
     # -- recording -------------------------------------------------------------------------
     def emit(self, name: str, operands: Sequence[Operand] = (),
              attrs: dict[str, Attr] | None = None, result_types: Sequence[types.Type] = (),
@@ -109,7 +129,13 @@ class Recording:
     def host(self, name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Sym:
         """Record a call to be made at run time, in order; its result as an opaque symbol."""
         result = types.ANY if name not in _RESULTS else _RESULTS[name]
-        attrs = {"fn": name, "ordinal": self.hosts}
+        attrs: dict[str, Attr] = {"fn": name, "ordinal": self.hosts}
+        facts = getattr(fn, "__sglc_host__", None)
+        if isinstance(facts, HostFacts):
+            attrs.update({"pure": True} if facts.pure else {})
+            attrs.update({} if facts.latency is None else {"latency": facts.latency})
+        if fn in (as_text, operator.add, compute.run_format):
+            attrs["reads"] = True
         op = self._call("prompt.host", attrs, fn, args, kwargs, (result,))
         self.hosts += 1
         return Sym(self, op.results[0], result)
@@ -122,6 +148,8 @@ class Recording:
         """
         if self.depth:
             raise NotMergeable
+        if self.dynamic:  # the numbers of events would depend on lengths
+            raise self.broken("SGLC110", f"Python needs {what}")
         event = self.recorder.next_event()
         given = self.recorder.given
         if event < len(given):
@@ -155,16 +183,35 @@ class Recording:
         self.reads = {}
         recorded = self.recorder.replayed
         number = len(self.calls) if recorded is None else recorded.attrs.get("call")
+        if recorded is None and attrs.get("pure"):  # equal calls are one, for passes to see
+            number = next((i for i, c in enumerate(self.calls)
+                           if c.fn is fn and _same(c.args, templates) and _same(c.kwargs, named)),
+                          number)
         root = [] if self.root is None else [self.root()]  # what is kept if the call raises
         made = self.emit(op, [*operands, *waits, *root],
                          {**attrs, "call": number, "args": len(operands), "root": len(root)},
                          results)
-        if recorded is None:
-            self.calls.append(HostCall(fn, templates, named, expected))
+        if recorded is None and number == len(self.calls):
+            self.calls.append(HostCall(fn, templates, named, expected, made.loc))
         return made
+
+    def reader(self, reader: Any) -> int:
+        """The number, among the calls, of what makes a gen's text a value."""
+        if self.depth:
+            raise NotMergeable  # the calls of an arm are not kept
+        recorded = self.recorder.replayed
+        if recorded is not None:
+            return recorded.attrs.get("reader", -1)  # type: ignore[no-any-return]
+        self.calls.append(HostCall(reader))
+        return len(self.calls) - 1
+
+    def _for_host(self, value: Any) -> Any:
+        """What stands for a value of the body in a host call."""
+        return value
 
     def _template(self, value: Any, operands: list[Operand], depth: int = 8) -> Any:
         """How to make an argument at run time; symbols become operands."""
+        value = self._for_host(value)
         if isinstance(value, Sym):
             operands.append(value.operand)
             return Slot(len(operands) - 1)
@@ -179,6 +226,11 @@ class Recording:
                                   for v in (value if value.names is None else value._items())))
         if isinstance(value, Partial):
             value.refuse()
+        if isinstance(value, Given):
+            return Argument(value.recipe)
+        if isinstance(value, Built):
+            return Made(value.make, tuple(self._template(p, operands, depth - 1)
+                                          for p in value.parts))
         if isinstance(value, FromOutside):
             return Made(Real, (value.read,))
         if isinstance(value, ReadState):
@@ -202,6 +254,9 @@ class Recording:
         if isinstance(value, Sym):
             if value.recipe is None and isinstance(value.operand, Value):
                 self.reads[value.operand] = None
+        elif isinstance(value, Seq):
+            if value.made and value.whole is not None:
+                self.read(value.whole)
         elif isinstance(value, Frozen):
             for v in value.elements:
                 self.read(v)
@@ -218,6 +273,8 @@ class Recording:
             return value.operand
         if value is None or type(value) in (str, int, float, bool):
             return Lit(value)
+        if isinstance(value, Seq):
+            return value.operand
         if isinstance(value, Frozen) and value.names is None and value.kind is list:
             value = list(value)
         if type(value) is list:
@@ -245,6 +302,19 @@ class Recording:
             raise self.broken("SGLC111", f"a value of type {value.type} is appended to a prompt",
                               raises=True)
         return self.operand(value)
+
+
+def _same(a: Any, b: Any) -> bool:
+    return _plain(a) and a == b
+
+
+def _plain(template: Any) -> bool:
+    """Whether a template compares by value."""
+    if isinstance(template, tuple):
+        return all(map(_plain, template))
+    if isinstance(template, Made):
+        return template.kind is not Real and all(map(_plain, template.items))
+    return isinstance(template, (Slot, str, int, float, bool, type(None)))
 
 
 def as_text(value: Any) -> str:

@@ -2,8 +2,80 @@
 
 from __future__ import annotations
 
-from sglc.trace.regions import Regions
+from collections.abc import Callable
+from types import FunctionType, GeneratorType
+from typing import Any
+
+from sglc.trace.loop_calls import EventLoop, await_on, call_on, close_loop
+from sglc.trace.loops import Loops
+from sglc.trace.symbols import Sym
+
+_VIEWS = (enumerate, zip, map, filter, reversed, type({}.keys()), type({}.values()),
+          type({}.items()), type(reversed([])))
 
 
-class Session(Regions):
-    """The trace of one variant.  A new run of the body starts with `restart()`."""
+class Session(Loops):
+    """The trace of one variant.  A new run of the body starts with `restart()`.
+
+    handed: containers of the body that host calls were given, by identity, and what stands for
+    them since.  stored: variables from outside that the body assigned, with the number of host
+    calls made then.  immediate: the host call being recorded calls functions at once, and keeps
+    none.  loop: what runs the coroutines of an async body, once there is a host call.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.handed: dict[int, tuple[Any, Sym]] = {}
+        self.stored: dict[Any, tuple[Any, int]] = {}
+        self.immediate = False
+        self.asynchronous = False
+        self.loop: Sym | None = None
+
+    def restart(self) -> None:
+        super().restart()
+        self._begin()
+
+    # -- what host calls are given --------------------------------------------------------
+    def _for_host(self, value: Any) -> Any:
+        if self.handed and id(value) in self.handed:
+            return self.handed[id(value)][1]
+        if isinstance(value, FunctionType) and "__sglc__" in value.__globals__:
+            return value.__globals__["__sglc__"].live(value)
+        if (isinstance(value, _VIEWS) or any(value is i for i in self.iterators)
+                or (isinstance(value, GeneratorType) and "__sglc__" in value.gi_frame.f_globals)):
+            raise self.broken("SGLC111", f"a {type(value).__name__} of the program is handed to "
+                                         "Python that is not traced", fixes=("hand it a list",))
+        fn = getattr(value, "fn", None) if hasattr(type(value), "__sglc_program__") else None
+        if isinstance(fn, FunctionType) and "__sglc__" in fn.__globals__:
+            raise self.broken("SGLC112", f"{value.name}, a program inside the program, is used "
+                                         "in a way that cannot be traced")
+        return super()._for_host(value)
+
+    # -- async bodies ---------------------------------------------------------------------
+    def host(self, name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Sym:
+        """As `Recording.host`; in an async body the call is made while its event loop runs."""
+        if not self.asynchronous:
+            return super().host(name, fn, *args, **kwargs)
+        return super().host(name, call_on, self._loop(), fn, *args, **kwargs)
+
+    def awaited(self, value: Any) -> Sym:
+        """`await value`, for what is no coroutine of the program's own."""
+        return super().host("await", await_on, self._loop(), value)
+
+    def _loop(self) -> Sym:
+        if self.loop is None:
+            self.loop = super().host("event_loop", EventLoop)
+        return self.loop
+
+    def run_async(self, body: Callable[[], Any]) -> Any:
+        """Trace an async body, with an event loop of its own."""
+        outer = self.asynchronous, self.loop
+        self.asynchronous, self.loop = True, None
+        result = body()
+        if self.loop is not None:
+            super().host("close", close_loop, self.loop)
+        self.asynchronous, self.loop = outer
+        return result

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from sglc.ir import types
-from sglc.ir.module import Lit, Operand
+from sglc.ir.module import Lit, Operand, Value
 from sglc.lang.expressions import (
+    Bag,
     Gen,
     PromptSurface,
     RoleBegin,
@@ -22,8 +24,12 @@ from sglc.lang.expressions import (
     check_part,
     gather_names,
 )
-from sglc.trace.session import Session
-from sglc.trace.symbols import Frozen, Partial, Sym
+from sglc.runtime.typed import opened
+from sglc.trace.guards import MISSING
+from sglc.trace.symbols import Frozen, Partial, Sym, TypedGen
+
+if TYPE_CHECKING:
+    from sglc.trace.session import Session
 
 
 class TraceState(PromptSurface):
@@ -31,12 +37,14 @@ class TraceState(PromptSurface):
 
     __sglc_traced__ = True
     __slots__ = ("_begin", "_calls", "_closed", "_forks", "_metas", "_observable", "_offset",
-                 "_path", "_prompt", "_returned", "_roles", "_session", "_variables")
+                 "_path", "_prompt", "_read_only", "_returned", "_roles", "_session", "_shifts",
+                 "_variables")
 
     def __init__(self, session: Session, prompt: Operand, path: tuple[int, ...] = (), *,
                  observable: bool = False, variables: dict[Any, Any] | None = None,
                  roles: RoleTracker | None = None, begin: Operand | None = None,
-                 closed: Sequence[tuple[str, Operand, Operand]] = ()) -> None:
+                 closed: Sequence[tuple[str, Operand, Operand]] = (),
+                 shifts: Sequence[tuple[int, Operand]] = ()) -> None:
         self._session = session
         self._prompt = prompt
         self._path = path
@@ -50,6 +58,8 @@ class TraceState(PromptSurface):
         self._calls = 0
         self._forks = 0
         self._offset: Operand | None = None  # calls beside `_calls`, known at run time
+        self._shifts = tuple(shifts)  # what is added to numbers of the path, by position
+        self._read_only = False
         session.states.append(self)
 
     # -- merging --------------------------------------------------------------------------
@@ -69,9 +79,29 @@ class TraceState(PromptSurface):
         self._closed = list(fields["closed"])
         self._variables, self._metas = dict(fields["variables"]), dict(fields["metas"])
 
+    def count_calls(self) -> None:
+        """Make the number of calls one value, if it is known at run time only."""
+        if self._offset is not None and self._calls:
+            self._offset = self._session.emit(
+                "prompt.compute", (self._offset, Lit(self._calls)), {"fn": "add"},
+                (types.INT,)).results[0]
+            self._calls = 0
+
+    def repeat(self, roles: tuple[str, ...], count: Operand) -> None:
+        """There have been messages of these roles, as often as `count` says."""
+        self._roles = RoleTracker((*self._roles.closed, Repeated(roles, count)),  # type: ignore
+                                  self._roles.open)
+
+    def end(self) -> None:
+        """The loop that made the state is over: what still holds it must not use it."""
+        self._prompt, self._read_only = Partial(self._session), True  # type: ignore[assignment]
+        self._variables = dict.fromkeys(self._variables, Partial(self._session))
+
     # -- building -------------------------------------------------------------------------
     def _add(self, part: Any) -> None:
         session = self._session
+        if self._read_only:
+            raise session.broken("SGLC110", "one state of a fork of run-time size goes on alone")
         if isinstance(part, str):
             if part:
                 self._step("prompt.append", Lit(part))
@@ -80,19 +110,24 @@ class TraceState(PromptSurface):
         elif isinstance(part, Select):
             self._select(part)
         elif isinstance(part, RoleBegin):
-            history = self._roles.begin(part.role)
-            self._step("prompt.role_begin", role=part.role, history=history)
+            history, counts = _history(self._roles.begin(part.role))
+            self._step("prompt.role_begin", *counts, role=part.role, history=history)
             self._begin = self._prompt
         elif isinstance(part, RoleEnd):
-            history = self._roles.end(part.role)
+            history, counts = _history(self._roles.end(part.role))
             end, begin = self._prompt, self._begin
-            self._step("prompt.role_end", role=part.role, history=history)
+            self._step("prompt.role_end", *counts, role=part.role, history=history)
             assert begin is not None
             self._closed.append((part.role, begin, end))
+            self._begin = None
             if self._observable:
                 session.emit("prompt.message", (begin, end), {"role": part.role})
         elif isinstance(part, SpecialToken):
             self._step("prompt.special", token=part.name)
+        elif isinstance(part, Bag):
+            if part.parts:
+                self._step("prompt.bag", *[session.text_operand(p)
+                                           for p in (part.separator, *part.parts)])
         elif isinstance(part, Sym):
             if part.type in (types.INT, types.FLOAT, types.BOOL):
                 check_part(part.example)  # the same error as for a plain number
@@ -111,11 +146,13 @@ class TraceState(PromptSurface):
         return path
 
     def _offset_operand(self, attrs: dict[str, Any]) -> tuple[Operand, ...]:
-        """What is added to the last number of the path at run time, if anything."""
-        if self._offset is None:
-            return ()
-        attrs["offset"] = True
-        return (self._offset,)
+        """What is added to numbers of the path at run time, if anything."""
+        shifts = self._shifts
+        if self._offset is not None:
+            shifts = (*shifts, (len(self._path), self._offset))
+        if shifts:
+            attrs["offset"] = tuple(position for position, _ in shifts)
+        return tuple(operand for _, operand in shifts)
 
     def _gen(self, part: Gen) -> None:
         session = self._session
@@ -123,6 +160,9 @@ class TraceState(PromptSurface):
         n = given.get("n", 1)
         value_type = types.TEXT if n == 1 else types.list_of(types.TEXT)
         attrs = {**given, "path": self._next_path()}
+        if part.reader is not None:
+            value_type = types.ANY
+            attrs["reader"] = session.reader(part.reader)
         if part.name is not None:
             attrs["name"] = part.name
         offset = self._offset_operand(attrs)
@@ -130,12 +170,18 @@ class TraceState(PromptSurface):
                           (types.PROMPT, value_type, types.META), ("", part.name or "", ""))
         self._prompt = op.results[0]
         value: Any = Sym(session, op.results[1], value_type)
-        if n > 1:
-            items = [Sym(session, session.emit(
-                "prompt.compute", (op.results[1], Lit(i)), {"fn": "getitem"},
-                (types.TEXT,)).results[0], types.TEXT) for i in range(n)]
-            value = Frozen(session, list, items, None, f"the variable {part.name!r}")
+        if part.reader is not None:
+            value = TypedGen(op.results[1], part.reader.type_name, n)
+        elif n > 1:
+            value = self._samples(op.results[1], n, types.TEXT)
         self._define(part.name, value, op.results[1], op.results[2])
+
+    def _samples(self, values: Value, n: int, type_: types.Type) -> Frozen:
+        """The list of the values of `n` samples."""
+        session = self._session
+        items = [Sym(session, session.emit("prompt.compute", (values, Lit(i)), {"fn": "getitem"},
+                                           (type_,)).results[0], type_) for i in range(n)]
+        return Frozen(session, list, items, None, "the samples of a gen")
 
     def _select(self, part: Select) -> None:
         session = self._session
@@ -186,6 +232,9 @@ class TraceState(PromptSurface):
         """As the eager state's."""
         size = size if number is None else number
         if isinstance(size, Sym):
+            if self._session.dynamic and (type(size.example) is int
+                                          or size.example is MISSING):
+                return LoopGroup(self, size)  # type: ignore[return-value]
             size = self._session.concrete_int(size, "the number of forks")
         check_fork(size, position_ids_offset)
         ordinal = self._forks
@@ -195,7 +244,7 @@ class TraceState(PromptSurface):
         children = [
             TraceState(self._session, value, (*self._path, ordinal, i),
                        variables=self._variables, roles=self._roles.copy(), begin=self._begin,
-                       closed=self._closed)
+                       closed=self._closed, shifts=self._shifts)
             for i, value in enumerate(op.results)]
         return TraceGroup(children, self, base)
 
@@ -215,10 +264,24 @@ class TraceState(PromptSurface):
         value = self._variables[name]
         if isinstance(value, Partial):
             value.refuse()
+        if isinstance(value, TypedGen):
+            session = self._session
+            read = session.host(f"{value.type_name}.model_validate_json", opened,
+                                Sym(session, value.operand, types.ANY))
+            if value.count == 1:
+                return read
+            assert isinstance(read.operand, Value)
+            return self._samples(read.operand, value.count, types.ANY)
         self._session.read(value)
         return type(value)(value) if type(value) in (list, dict) else value
 
     __getitem__ = get_var
+
+    def unread(self, name: Any) -> Any:
+        """The same for code that reads it at run time: a value of a schema is not made yet."""
+        value = self._variables.get(name)
+        return Sym(self._session, value.operand, types.ANY) if isinstance(
+            value, TypedGen) else self.get_var(name)
 
     def __contains__(self, name: Any) -> bool:
         value = self._variables.get(name)
@@ -243,6 +306,8 @@ class TraceState(PromptSurface):
         session = self._session
         session.read(self._prompt)
         made = []
+        if any(isinstance(role, Repeated) for role in self._roles.closed):
+            raise session.need(self, "the messages")
         for role, begin, end in self._closed:
             span = session.emit("prompt.span", (begin, end), {}, (types.TEXT,)).results[0]
             text = session.compute("text.lstrip", Sym(session, span, types.TEXT))
@@ -253,9 +318,11 @@ class TraceState(PromptSurface):
         return session.host("list", list, Sym(session, listed, types.ANY))
 
     def get_meta_info(self, name: Any, timeout: float | None = None) -> Any:
-        meta = self._metas.get(name)
+        meta: Any = self._metas.get(name)
         if meta is None:
             return None
+        if isinstance(meta, Partial):
+            meta.refuse()
         self._session.read(meta)
         return Sym(self._session, meta, types.ANY)
 
@@ -350,3 +417,117 @@ class TraceGroup:
         gathered = gather_names(list(parent._variables), [s._variables for s in self._states])
         for name, children in gathered.items():
             parent.set_var(name, [self._states[i].get_var(name) for i in children])
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """Roles of messages that a loop of run-time length adds in each round."""
+
+    roles: tuple[Any, ...]
+    count: Operand
+
+
+def _history(closed: Sequence[Any]) -> tuple[tuple[Any, ...], list[Operand]]:
+    """The `history` attribute of a role's op, and the operands that say how often its lists
+    are repeated."""
+    return (tuple(h.roles if isinstance(h, Repeated) else h for h in closed),
+            [h.count for h in closed if isinstance(h, Repeated)])
+
+
+class LoopGroup:
+    """The states of a traced fork whose size is known at run time only.
+
+    Loops over all of them are traced once, for any of them: see `loops.py`.  prompts: where they
+    stand, a list made by the last such loop (None: where the fork was).  variables: what loops
+    have set, lists likewise.
+    """
+
+    __sglc_traced__ = True
+
+    def __init__(self, parent: TraceState, size: Sym) -> None:
+        session = parent._session
+        self.session = session
+        self.parent = parent
+        self.size = size
+        self.base = parent._prompt
+        self.prompts: Operand | None = None
+        self.variables: dict[Any, Operand] = {}
+        self.inherited = dict(parent._variables)
+        self.metas: dict[Any, Any] = {}
+        self.calls = self.forks = 0
+        self.ordinal = parent._forks
+        self.roles, self.begin = parent._roles.copy(), parent._begin
+        self.closed = list(parent._closed)
+        parent._forks += 1
+        session.at_least(size, 1)
+        session.groups.append(self)
+
+    def fields(self) -> dict[str, Any]:
+        """What a loop may change."""
+        return {"prompts": self.prompts, "variables": dict(self.variables), "calls": self.calls,
+                "forks": self.forks, "metas": dict(self.metas)}
+
+    def restore(self, fields: dict[str, Any]) -> None:
+        self.prompts, self.variables = fields["prompts"], dict(fields["variables"])
+        self.calls, self.forks = fields["calls"], fields["forks"]
+        self.metas = dict(fields["metas"])
+
+    def state(self, number: Operand) -> TraceState:
+        """The state of a number, as it is now."""
+        session, parent = self.session, self.parent
+        prompt = self.base
+        if self.prompts is not None:
+            prompt = session.emit("prompt.item", (self.prompts, number), {},
+                                  (types.PROMPT,)).results[0]
+        variables = dict(self.inherited)
+        for name, values in self.variables.items():
+            type_ = values.type.args[0]
+            item = session.emit("prompt.compute", (values, number), {"fn": "getitem"}, (type_,))
+            variables[name] = Sym(session, item.results[0], type_)  # type: ignore[arg-type]
+        path = (*parent._path, self.ordinal, 0)
+        state = TraceState(session, prompt, path, variables=variables, roles=self.roles.copy(),
+                           begin=self.begin, closed=self.closed,
+                           shifts=(*parent._shifts, (len(path) - 1, number)))
+        state._calls, state._forks = self.calls, self.forks
+        state._metas = dict.fromkeys(self.metas, Partial(session))
+        return state
+
+    def __len__(self) -> int:
+        raise self.session.need(self, "the number of forks")
+
+    def __iter__(self) -> Iterator[Any]:
+        raise self.session.need(self, "the number of forks")
+
+    def __getitem__(self, index: Any) -> Any:
+        number = index.operand if isinstance(index, Sym) else Lit(index)
+        child = self.session.child(self, number)
+        if child is None:
+            if not isinstance(number, Lit) or type(index) is not int or index < 0:
+                raise self.session.need(index, "the number of a state")
+            self.session.at_least(self.size, index + 1)
+            child = self.state(number)
+            child._read_only = True
+        return child
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if self[index] is not value:
+            raise self.session.broken("SGLC111", "a state of a fork is replaced")
+
+    def __iadd__(self, other: Any) -> LoopGroup:
+        if isinstance(other, (list, tuple)):
+            raise self.session.need(self, "the number of forks")
+        self.session.each(self, other)
+        return self
+
+    def join(self, mode: str = "gather_variable") -> None:
+        """As the eager group's."""
+        check_join(mode)
+        session, parent = self.session, self.parent
+        session.read(self.base if self.prompts is None else self.prompts)
+        if mode == "concate_and_append":
+            if self.prompts is not None:
+                session.concatenate(self)
+            return
+        for name, values in self.variables.items():
+            if name not in parent._variables:
+                parent.set_var(name, session.listed(self, values))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sglc.ir import compute, types
@@ -371,6 +372,16 @@ class Partial:
         if name.startswith("__"):
             raise AttributeError(name)
         return self.refuse()
+
+
+@dataclass(frozen=True, slots=True)
+class TypedGen:
+    """The variable of a gen with a schema.  The body never sees it: a read is a host call on
+    `operand`, the texts with their reader.  count: how many samples there are."""
+
+    operand: Value
+    type_name: str
+    count: int
 
 
 class HostMethod:

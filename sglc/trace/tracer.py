@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
-from sglc.errors import Diagnostic, Place, SglcError
+from sglc.errors import Diagnostic, Place, SglcError, users_place
 from sglc.ir import types
 from sglc.ir.builder import Builder
 from sglc.ir.module import Lit, Module, Operand, Program
+from sglc.trace.arguments import spread
 from sglc.trace.breaks import GraphBreak, NotMergeable, PathEnd
 from sglc.trace.explore import Recorder
+from sglc.trace.functions import Coroutine, CoroutineFunction
 from sglc.trace.guards import MISSING, Guard, OutsideGuard
 from sglc.trace.hooks import Hooks
 from sglc.trace.hosts import HostCall
+from sglc.trace.loop_rewrite import LoopRewrite
+from sglc.trace.loops import drop_unread
 from sglc.trace.outside import type_of
 from sglc.trace.rewrite import instantiate, rewrite
+from sglc.trace.sequences import Seq
 from sglc.trace.session import Session
 from sglc.trace.state import TraceState
 from sglc.trace.symbols import Frozen, Sym
@@ -52,12 +57,14 @@ class Tracer:
     arguments: parameter name (a `*args` parameter as "*name") -> example value, or MISSING.
     given: the outcomes of the path's first events, to trace on after a break; known: what the
     trace before had read from outside; lengths: what to assume for arguments that are MISSING.
+    dynamic: trace loops over arguments for any length.
     """
 
     def __init__(self, fn: Any, arguments: Mapping[str, Any], given: Sequence[Any] = (),
                  known: Sequence[OutsideGuard] = (),
-                 lengths: Mapping[str, int] | None = None) -> None:
+                 lengths: Mapping[str, int] | None = None, dynamic: bool = False) -> None:
         self.fn = fn
+        self.dynamic = dynamic
         self.known = {g.name: g for g in known}
         self.arguments = arguments
         self.given = given
@@ -85,10 +92,13 @@ class Tracer:
         recorder = Recorder(Builder(program.body), self.given)
         self.session = session = Session(recorder, place.file, self.known)
         session.lengths = self.lengths
+        session.dynamic = self.dynamic
         while not recorder.complete:
             session.restart()
             recorder.finish(self._one_path(program))
         recorder.merge()
+        if self.dynamic:
+            drop_unread(program)
         program.returns = tuple("_" if n is None else str(n) for n in session.names)
         if session.assumed:
             program.attrs["assumed"] = tuple(f"{k}={v}" for k, v in session.assumed.items())
@@ -105,51 +115,46 @@ class Tracer:
         state = TraceState(session, root.results[0], observable=True)
         session.root = lambda: state._prompt
         try:
-            result = self._run(self.fn, state, values)
+            returned = self._returned(self._run(self.fn, state, values))
         except PathEnd:
             return state._prompt, Lit(None)
         except SglcError as e:
-            raise GraphBreak("SGLC111", f"the program raises {e.code}", place=session.place(),
+            raise GraphBreak("SGLC111", f"the program raises {e.code}",
+                             place=e.diagnostic.place or users_place(e.__traceback__),
                              why=e.diagnostic.what, raises=True) from e
-        except RecursionError:
-            raise GraphBreak("SGLC120", "the program recurses too deeply") from None
+        except RecursionError as e:
+            raise GraphBreak("SGLC120", "the program recurses too deeply",
+                             place=users_place(e.__traceback__)) from None
         except (GraphBreak, NotMergeable):
             raise
         except Exception as e:  # the program's own error, or one that symbols cause
             raise GraphBreak("SGLC111", f"tracing raises {type(e).__name__}: {e}",
-                             place=session.place() or place_of(e), raises=True) from e
-        return state._prompt, self._returned(result)
+                             place=users_place(e.__traceback__), raises=True) from e
+        return state._prompt, returned
 
     def _run(self, fn: FunctionType, state: TraceState, values: Mapping[str, Any]) -> Any:
-        positional: list[Any] = [state]
-        keywords: dict[str, Any] = {}
-        parameters = list(inspect.signature(fn).parameters.values())[1:]
-        rest = dict(values)
-        star = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
-        for p in parameters:
-            if p.kind is inspect.Parameter.VAR_POSITIONAL:
-                positional.extend(rest.pop("*" + p.name, ()))
-            elif p.kind is inspect.Parameter.VAR_KEYWORD:
-                continue
-            elif p.kind is inspect.Parameter.POSITIONAL_ONLY or (
-                    star and p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD):
-                positional.append(rest.pop(p.name))
-            else:
-                keywords[p.name] = rest.pop(p.name)
+        given, keywords = spread(fn, values)
+        positional = [state, *given]
         if isinstance(fn, MethodType):
-            return self.inline(fn.__func__, (fn.__self__, *positional), {**keywords, **rest})
-        return self.inline(fn, tuple(positional), {**keywords, **rest})
+            fn, positional = fn.__func__, [fn.__self__, *positional]
+        if isinstance(fn, CoroutineFunction):
+            fn = fn.fn
+        result = self.inline(fn, tuple(positional), keywords)
+        return self.session.run_async(result.run) if isinstance(result, Coroutine) else result
 
     def inline(self, fn: FunctionType, args: tuple, kwargs: dict) -> Any:
         """Run a function's rewritten form: it becomes part of the trace."""
         if self._depth >= MAX_INLINE_DEPTH:
             raise self.session.broken("SGLC120", "functions are nested too deeply")
+        if "__sglc__" in fn.__globals__:
+            return fn(*args, **kwargs)  # of a program in the body, rewritten with it
         hooked = self._rewritten.get(fn)
         if hooked is None:
-            code, outlined = rewrite(fn)
-            hooked = self._rewritten[fn] = instantiate(code, fn, Hooks(self, fn, outlined))
+            rewritten = rewrite(fn, LoopRewrite if self.dynamic else None)
+            hooked = self._rewritten[fn] = instantiate(
+                rewritten.code, fn, Hooks(self, fn, rewritten))
         try:
-            inspect.signature(fn).bind(*args, **kwargs)
+            inspect.signature(fn, follow_wrapped=False).bind(*args, **kwargs)
         except TypeError as e:
             raise self.session.broken("SGLC111", f"{fn.__name__}(): {e}") from None
         defaults = (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values())
@@ -157,11 +162,19 @@ class Tracer:
             if not isinstance(value, (str, int, float, bool, type(None), tuple)):
                 raise self.session.broken("SGLC111", f"{fn.__name__}() has a default that could "
                                                      "change")
-        self._depth += 1
-        try:
-            return hooked(*args, **kwargs)
-        finally:
-            self._depth -= 1
+        if defaults and self._depth:  # guarded: they may be edited
+            for name in ("__defaults__", "__kwdefaults__"):
+                self.session.read_outside(f"{fn.__qualname__}:{name}@{id(fn)}",
+                                          partial(getattr, fn, name))
+
+        def run() -> Any:
+            self._depth += 1
+            try:
+                return hooked(*args, **kwargs)
+            finally:
+                self._depth -= 1
+
+        return Coroutine(run) if inspect.iscoroutinefunction(fn) else run()
 
     def call_program(self, program: Any, args: tuple, kwargs: dict) -> TraceState:
         """A program called in the body of another: traced in, on a prompt of its own."""
@@ -179,6 +192,8 @@ class Tracer:
             bound = signature.bind(args, values)
         except SglcError as e:
             raise session.broken("SGLC111", e.diagnostic.what) from e
+        if session.frames:
+            raise session.broken("SGLC110", "a program is called in a loop of run-time length")
         path = (*self._paths[-1], self._calls[-1], -1)
         self._calls[-1] += 1
         root = session.emit("prompt.root", (), {}, (types.PROMPT,))
@@ -195,10 +210,12 @@ class Tracer:
     def _returned(self, value: Any) -> Operand:
         """The operand of what the body returned: a value, or plain containers of values."""
         session = self.session
+        if id(value) in session.handed:
+            value = session.handed[id(value)][1]
         if isinstance(value, Frozen):
             value = value.kind(value._values()) if value.names is None else dict(
                 value._items())
-        if isinstance(value, (Sym, str, int, float, bool, type(None))):
+        if isinstance(value, (Sym, Seq, str, int, float, bool, type(None))):
             return session.operand(value)
         if type(value) is list:
             return session.emit("prompt.list", [self._returned(v) for v in value], {},
@@ -208,13 +225,6 @@ class Tracer:
             return session.emit("prompt.compute", [self._returned(v) for v in flat],
                                 {"fn": type(value).__name__}, (types.JSON,)).results[0]
         raise session.broken("SGLC111", f"the program returns a {type(value).__name__}")
-
-
-def place_of(error: BaseException) -> Place | None:
-    """Where an error was raised, if it was in the user's file."""
-    frames = traceback.extract_tb(error.__traceback__)
-    mine = [f for f in frames if "/sglc/" not in f.filename]
-    return Place(mine[-1].filename, mine[-1].lineno or 1) if mine else None
 
 
 def _type(example: Any) -> types.Type:

@@ -123,7 +123,7 @@ def comprehensions(s: Any, groups: dict[str, list[str]], limit: int) -> Any:
         fork += x + " is " + sgl.select("size", ["small", "large"]) + sgl.gen("why", max_tokens=3)
     large = [x for x, fork in zip(flat, forks, strict=False) if fork["size"] == "large"]
     s += f"{len(large)} large ones: {', '.join(large)}" + sgl.gen("end", max_tokens=3)
-    reasons = {f["why"] for f in forks} if not flat else None  # expect: SGLC110
+    reasons = {f["why"] for f in forks} if not flat else None
     return any(fork["size"] == "small" for fork in forks), tuple(large), reasons
 
 
@@ -267,7 +267,7 @@ def preferences(ticket: str) -> dict[str, str]:
 
 @sgl.program
 def merged_options(s: Any, ticket: str, topic: str) -> None:
-    options = {"tone": "plain", "topic": topic, **preferences(ticket)}  # expect: SGLC110
+    options = {"tone": "plain", "topic": topic, **preferences(ticket)}
     s += f"Write on {options['topic']} in a {options['tone']} tone."
     s += sgl.gen("text", max_tokens=6) + f" [{options.get('length', 'any')}]"
 

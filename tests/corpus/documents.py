@@ -39,6 +39,15 @@ def multi_document_qa(s: Any, documents: list[str], question: str) -> None:
     s += sgl.assistant_begin() + sgl.gen("answer", max_tokens=10) + sgl.assistant_end()
 
 
+# -- retrieved documents in any order ---------------------------------------------------------
+@sgl.program
+def retrieved(s: Any, documents: list[str], question: str) -> None:
+    s += "Documents:\n" + sgl.bag(*documents, sep="\n\n")
+    s += "\nQuestion: " + question + "\nWords:" + sgl.gen("words", max_tokens=5)
+    s += sgl.bag(s["words"], f"{len(documents)} documents", sep=" / ")
+    s += "\nAnswer:" + sgl.gen("answer", max_tokens=8)
+
+
 # -- line retrieval ---------------------------------------------------------------------------
 @sgl.program
 def line_retrieval(s: Any, lines: list[str], parts: int, wanted: int) -> None:
@@ -237,6 +246,7 @@ def paragraphs_arguments(rng: Random) -> dict[str, Any]:
 
 SPECS = [
     Spec(map_reduce, documents_arguments), Spec(multi_document_qa, documents_arguments),
+    Spec(retrieved, documents_arguments),
     Spec(line_retrieval, lines_arguments), Spec(json_decode_regex, document_arguments),
     Spec(json_character, name_arguments), Spec(long_json, document_arguments),
     Spec(extract_fields, fields_arguments), Spec(retry_until_valid, retry_arguments),

@@ -278,7 +278,7 @@ def test_async_bodies_run(model: Any, mode: str) -> None:
         return program.run("q", backend=model, mode=mode, seed=1).text()
 
     assert asyncio.run(inside()) == state.text()
-    assert program.compile("q").graph_breaks == 1
+    assert program.compile("q").graph_breaks == 0
 
 
 def test_going_on_is_the_same_in_both_modes(model: Any) -> None:

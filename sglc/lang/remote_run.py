@@ -1,0 +1,171 @@
+"""Programs that run on a server as one unit: what is sent, and the state that comes back."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import fields
+from typing import Any
+
+from sglc import errors
+from sglc.backends.wire import NotPlain, decode, encode
+from sglc.config import RunOptions
+from sglc.errors import EngineError, LanguageError, SglcError
+from sglc.ir.printer import print_module
+from sglc.lang.state import ProgramState, unknown_variable
+
+_HERE = ("num_api_spec_tokens", "seed", "skip_special_tokens",
+         "spaces_between_special_tokens", "stream")  # options that say nothing to the server
+_REFUSED = ("stop_regex", "regex", "json_schema", "ebnf", "dtype")
+_PYTHON = ("ValueError", "TypeError", "KeyError", "IndexError", "ZeroDivisionError",
+           "OverflowError", "AttributeError")
+
+
+class RemoteState(ProgramState):
+    """The state of a run on a server: reading it waits for the answer."""
+
+    __slots__ = ("_future", "_index", "_names", "_row", "seed")
+
+    def __init__(self, future: Future[list[dict[str, Any]]], index: int, seed: int,
+                 names: tuple[Any, ...]) -> None:
+        self._future = future
+        self._index = index
+        self._names = names
+        self._row: dict[str, Any] | None = None
+        self.seed = seed
+
+    def _settled(self, timeout: float | None = None) -> dict[str, Any]:
+        """The row's outcome; raises what the call raised."""
+        if self._row is None:
+            try:
+                row = dict(self._future.result(timeout)[self._index])
+            except NotYet:
+                raise TimeoutError(f"no answer within {timeout} s") from None
+            for name in ("variables", "metas"):
+                row[name] = {decode(k): decode(v) for k, v in row.get(name, ())}
+            row["returned"] = decode(row.get("returned"))
+            self._row = row
+        return self._row
+
+    def _done(self) -> dict[str, Any]:
+        row = self._settled()
+        if row["error"] is not None:
+            raise _exception(row["error"])
+        return row
+
+    @property
+    def ret_value(self) -> Any:
+        """What the body returned."""
+        return self._done()["returned"]
+
+    def get_var(self, name: str | None, timeout: float | None = None) -> Any:
+        variables = self._settled(timeout)["variables"]
+        if name not in variables:
+            self._done()
+            raise unknown_variable(name, list(variables))
+        return variables[name]
+
+    def get_meta_info(self, name: str | None, timeout: float | None = None) -> Any:
+        row = self._settled(timeout)
+        if name not in row["metas"] and name not in row["variables"]:
+            self._done()
+        return row["metas"].get(name)
+
+    def text(self) -> str:
+        return str(self._done()["text"])
+
+    def token_ids(self) -> list[int]:
+        return list(self._done()["token_ids"])
+
+    def messages(self) -> list[dict[str, str]]:
+        return [dict(m) for m in self._done()["messages"]]
+
+    def sync(self) -> None:
+        self._done()
+
+    def error(self) -> BaseException | None:
+        try:
+            self._done()
+        except Exception as e:
+            return e
+        return None
+
+    def variable_names(self) -> list[Any]:
+        if not self._future.done() or self._future.exception() is not None:
+            return list(self._names)
+        return list(self._settled()["variables"])
+
+    def text_iter(self, var_name: str | None = None) -> Iterator[str]:
+        yield self.text() if var_name is None else str(self.get_var(var_name))
+
+    def __iadd__(self, other: Any) -> RemoteState:
+        raise LanguageError("SGLC008", "a run on a server cannot be continued here",
+                            fixes=("put what follows into the program",
+                                   "run with mode=\"eager\""))
+
+
+def start_remote(program: Any, backend: Any, rows: list[dict[str, Any]], options: RunOptions,
+                 seed: int, first_row: int) -> list[RemoteState | None]:
+    """Send rows to a backend that takes programs.  None for a row that cannot go there as one
+    unit (it calls Python, its values are no plain data): it runs here."""
+    start = getattr(backend, "start_program", None)
+    said = _options(options)
+    states: list[RemoteState | None] = [None] * len(rows)
+    if start is None or said is None:
+        return states
+    cache, checked = program.compiler(), set[Any]()
+    groups: dict[Any, list[int]] = {}
+    plain: list[Any] = []
+    for index, values in enumerate(rows):
+        variant = cache.variant(values, checked)
+        if variant.trace is None or variant.trace.breaks or variant.trace.calls:
+            plain.append(None)
+            continue
+        try:
+            plain.append({k.lstrip("*"): encode(v) for k, v in values.items()})
+        except NotPlain:
+            plain.append(None)
+            continue
+        groups.setdefault(variant, []).append(index)
+    settings = program.settings
+    for variant, members in groups.items():
+        future = start({
+            "ir": print_module(variant.trace.module, locs=False), "options": said,
+            "rows": [plain[i] for i in members], "row_numbers": members, "seed": seed,
+            "first_row": first_row, "level": settings.level, "without": list(settings.without),
+            "outputs": None if settings.outputs is None else list(settings.outputs),
+            "batch": settings.batch_texts(rows)})
+        if future is None:
+            return states
+        for at, index in enumerate(members):
+            states[index] = RemoteState(future, at, seed, variant.trace.names)
+    return states
+
+
+def _options(options: RunOptions) -> dict[str, Any] | None:
+    """The options that differ from the defaults; None if one cannot be sent."""
+    default, out = RunOptions(), dict[str, Any]()
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.name in _HERE or value == getattr(default, field.name):
+            continue
+        if field.name in _REFUSED:
+            return None
+        out[field.name] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def _exception(said: Mapping[str, Any]) -> BaseException:
+    """The error that the server told of."""
+    name, code, message = str(said["type"]), said["code"], str(said["message"])
+    if code in errors.CODES:
+        kind = getattr(errors, name, EngineError)
+        if not (isinstance(kind, type) and issubclass(kind, SglcError)):
+            kind = EngineError
+        return kind(code, message)
+    if name in _PYTHON:
+        found: BaseException = getattr(builtins, name)(message)
+        return found
+    return EngineError("SGLC503", f"the server failed: {name}: {message}")

@@ -1,0 +1,172 @@
+"""Prompts for models that take text or chat messages: the same value as `prompt.Prompt`, no ids.
+
+Instead of control tokens there are marks, where chat messages open and close.  A prompt may carry
+text that the model has written beyond it already (`ahead`); what that is good for is up to who
+put it there.
+
+This module knows no tokenizer, API or program.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
+
+from sglc.errors import CapabilityError
+
+
+@dataclass(frozen=True, slots=True)
+class MessageMark:
+    """Where a chat message opens or closes; a border, without text."""
+
+    role: str
+    opens: bool
+
+    @property
+    def id(self) -> MessageMark:
+        """A template's piece gives a prompt its id: here the mark itself."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Text of the program."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Text that a model wrote."""
+
+    text: str
+
+
+Span = Given | Written | MessageMark
+
+
+class Ahead(Protocol):
+    """Text that a model wrote beyond a prompt."""
+
+    def after(self, text: str) -> Ahead | None:
+        """What is left when the prompt grows by `text`; None if that is not how it began."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What an API is sent of a prompt: text outside of messages, and messages as (role, text).
+
+    open: the last message is still being written.
+    """
+
+    text: str
+    messages: tuple[tuple[str, str], ...]
+    open: bool
+
+
+class TextPrompt:
+    """An immutable prompt.  Every method returns a new value that shares its parts."""
+
+    __slots__ = ("_content", "ahead", "parent", "span")
+
+    def __init__(self, parent: TextPrompt | None = None, span: Span | None = None,
+                 ahead: Ahead | None = None) -> None:
+        self.parent = parent
+        self.span = span
+        self.ahead = ahead
+        self._content: Conversation | None = None
+
+    def append(self, text: str) -> TextPrompt:
+        """This prompt with `text` added."""
+        if not text:
+            return self
+        return TextPrompt(self, Given(text), self.ahead and self.ahead.after(text))
+
+    def written(self, text: str, ahead: Ahead | None = None) -> TextPrompt:
+        """This prompt with text that a model wrote, and what it wrote beyond that."""
+        return TextPrompt(self, Written(text), ahead)
+
+    def special(self, mark: Any) -> TextPrompt:
+        """This prompt with a message opened or closed; SGLC012 for control tokens."""
+        if not isinstance(mark, MessageMark):
+            raise no_control_tokens()
+        return TextPrompt(self, mark)
+
+    def append_span(self, span: Span) -> TextPrompt:
+        if isinstance(span, Given):
+            return self.append(span.text)
+        return self.written(span.text) if isinstance(span, Written) else self.special(span)
+
+    def append_since(self, child: TextPrompt, base: TextPrompt) -> TextPrompt:
+        """This prompt with the spans that `child` added after `base`."""
+        out = self
+        for span in child.spans(base):
+            out = out.append_span(span)
+        return out
+
+    def spans(self, base: TextPrompt | None = None) -> list[Span]:
+        """The spans in order, from the start or from `base`, which this prompt must extend."""
+        out: list[Span] = []
+        node: TextPrompt | None = self
+        while node is not None and node is not base:
+            if node.span is not None:
+                out.append(node.span)
+            node = node.parent
+        if node is None and base is not None and base.parent is not None:
+            raise ValueError("the prompt does not extend the given base")
+        out.reverse()
+        return out
+
+    def content(self) -> Conversation:
+        """All that a model is shown of this prompt; equal for prompts that look alike."""
+        if self._content is None:
+            outside: list[str] = []
+            messages: list[tuple[str, list[str]]] = []
+            within = False
+            for span in self.spans():
+                if isinstance(span, MessageMark):
+                    within = span.opens
+                    if within:
+                        messages.append((span.role, []))
+                else:
+                    (messages[-1][1] if within else outside).append(span.text)
+            self._content = Conversation(
+                "".join(outside), tuple([(role, "".join(parts)) for role, parts in messages]),
+                within)
+        return self._content
+
+    def text(self) -> str:
+        """The whole text; messages give theirs one after the other."""
+        return self.text_since(None)
+
+    def text_since(self, base: TextPrompt | None) -> str:
+        """The text added after `base`."""
+        return "".join([s.text for s in self.spans(base) if not isinstance(s, MessageMark)])
+
+    def token_ids(self) -> NoReturn:
+        """CapabilityError SGLC012: there are none."""
+        raise CapabilityError("SGLC012", "a prompt of a remote API has no token ids",
+                            fixes=("read text() or messages()",))
+
+    def __repr__(self) -> str:
+        return f"TextPrompt({self.text()!r})"
+
+
+class MessageTemplate:
+    """Stands for a chat template where the API is sent messages: its pieces are marks."""
+
+    name = "messages"
+    stop: tuple[str, ...] = ()
+
+    def open(self, roles: tuple[str, ...], role: str) -> tuple[MessageMark, ...]:
+        return (MessageMark(role, True),)
+
+    def close(self, roles: tuple[str, ...], role: str) -> tuple[MessageMark, ...]:
+        return (MessageMark(role, False),)
+
+
+def no_control_tokens() -> CapabilityError:
+    return CapabilityError("SGLC012", "a remote API takes no control tokens",
+                           why="prompts are sent as text or as chat messages",
+                           fixes=("write roles with system(), user() and assistant()",))
