@@ -1,0 +1,135 @@
+"""Messages as a prompt: roles through the chat template, contents as plain characters.
+
+Contents never become control tokens, whatever they look like.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from sglc.errors import SglcError
+from sglc.serve.problems import Problem
+from sglc.serve.requests import ImagePart, Message
+from sglc.tokens.prompt import Prompt
+from sglc.tokens.templates import piece_text
+from sglc.tokens.text import SpecialPiece
+from sglc.tokens.tokenizer import Tokenizer
+
+_MAX_ROLES = 20_000  # roles in all distinct sequences that a template is asked for
+
+
+class ChatPrompts:
+    """Builds the prompts of chats; from any thread."""
+
+    def __init__(self, tokenizer: Tokenizer, template: Any) -> None:
+        self.tokenizer = tokenizer
+        self.template = template
+        self._asked: set[tuple[str, ...]] = set()
+        self._roles = 0
+        self._lock = threading.Lock()
+
+    @cached_property
+    def role_texts(self) -> dict[str, Any] | None:
+        """The template's texts, for clients that send prompts as text; None if it renders roles
+        in another way than one text before and one after."""
+        t = self.template
+        try:
+            around = {
+                "system": (piece_text(t.open((), "system")), piece_text(t.close((), "system"))),
+                "user": (piece_text(t.open(("system",), "user")),
+                         piece_text(t.close(("system",), "user"))),
+                "assistant": (piece_text(t.open(("system", "user"), "assistant")),
+                              piece_text(t.close(("system", "user"), "assistant")))}
+            alone = piece_text(t.open((), "user"))
+        except SglcError:
+            return None
+        begin, end = around["system"]
+        default, user = None, around["user"][0]
+        if alone != user:
+            block = alone.removesuffix(user)
+            if block == alone or not (block.startswith(begin) and block.endswith(end)):
+                return None
+            default = block[len(begin):len(block) - len(end)]
+        return {"roles": {k: list(v) for k, v in around.items()}, "default_system": default,
+                "stop": list(t.stop)}
+
+    def ids(self, messages: Sequence[Message],
+            tools: Sequence[dict[str, Any]] | None = None) -> array[int]:
+        """The ids up to where the assistant's answer begins.  Raises Problem 400."""
+        template = self._current(tuple(m.role for m in messages)) if not tools else (
+            self._with_tools(tools))
+        prompt = Prompt.empty(self.tokenizer)
+        roles: tuple[str, ...] = ()
+        try:
+            for message in messages:
+                role = "system" if message.role == "developer" else message.role
+                prompt = _add(prompt, template.open(roles, role))
+                prompt = prompt.append(_content(message))
+                prompt = _add(prompt, template.close(roles, role))
+                roles = (*roles, role)
+            prompt = _add(prompt, template.open(roles, "assistant"))
+        except SglcError as error:
+            d = error.diagnostic
+            raise Problem(400, f"{d.code} {d.what}" + (f" ({d.why})" if d.why else ""),
+                          param="messages", code="template_error") from None
+        return prompt.token_ids()
+
+    def _current(self, roles: tuple[str, ...]) -> Any:
+        """The template; a new one when it remembers the layouts of too many chats."""
+        with self._lock:
+            if roles not in self._asked:
+                self._asked.add(roles)
+                self._roles += len(roles)
+                if self._roles > _MAX_ROLES:
+                    self._asked, self._roles = {roles}, len(roles)
+                    source = getattr(self.template, "source", None)
+                    if source is not None:
+                        from sglc.tokens.jinja import JinjaTemplate
+
+                        self.template = JinjaTemplate(source, self.tokenizer,
+                                                      name=self.template.name)
+            return self.template
+
+    def _with_tools(self, tools: Sequence[dict[str, Any]]) -> Any:
+        source = getattr(self.template, "source", None)
+        if source is None or "tools" not in source:
+            raise Problem(400, "the model's chat template has no place for tools",
+                          param="tools", code="unsupported")
+        names = {*self.tokenizer.special, *getattr(self.tokenizer, "added", {})}
+        if any(name in text for text in _texts(list(tools)) for name in names):
+            raise Problem(400, "a text in tools holds the name of a control token",
+                          param="tools", code="invalid_value")
+        from sglc.tokens.jinja import JinjaTemplate
+
+        return JinjaTemplate(source, self.tokenizer, variables={"tools": list(tools)})
+
+
+def _add(prompt: Prompt, pieces: Sequence[Any]) -> Prompt:
+    for piece in pieces:
+        prompt = prompt.special(piece.id) if isinstance(piece, SpecialPiece) else (
+            prompt.append(piece))
+    return prompt
+
+
+def _content(message: Message) -> str:
+    content = message.content
+    if content is None or isinstance(content, str):
+        return content or ""
+    if any(isinstance(part, ImagePart) for part in content):
+        raise Problem(400, "images are not taken: the server runs a text model",
+                      param="messages", code="unsupported")
+    return "".join([part.text for part in content if not isinstance(part, ImagePart)])
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [t for k, v in value.items() for t in (k, *_texts(v))]
+    if isinstance(value, list):
+        return [t for v in value for t in _texts(v)]
+    return []

@@ -1,0 +1,87 @@
+"""One connection of a client: how long its first header may take, and how many there may be.
+
+aiohttp bounds idle connections and the size of headers; slow headers and the form of answers to
+malformed HTTP are this module's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from sglc.serve.problems import Problem
+
+
+@dataclass(slots=True)
+class Connections:
+    """Limits, and how many are open now."""
+
+    header_seconds: float = 10.0
+    most: int = 1024
+    open: int = 0
+
+
+class Connection(RequestHandler):
+    """aiohttp's connection with a deadline for the first header."""
+
+    __slots__ = ("_connections", "_counted", "_tail", "_timer")
+
+    def __init__(self, server: Any, connections: Connections, **kwargs: Any) -> None:
+        super().__init__(server, **kwargs)
+        self._connections = connections
+        self._counted = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._tail = b""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._connections.open += 1
+        self._counted = True
+        if self._connections.open > self._connections.most:
+            transport.abort()
+            return
+        self._timer = self._loop.call_later(self._connections.header_seconds, self._too_slow)
+
+    def data_received(self, data: bytes) -> None:
+        if self._timer is not None:
+            tail = self._tail + data
+            if b"\r\n\r\n" in tail:
+                self._heard()
+            else:
+                self._tail = tail[-3:]
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._heard()
+        if self._counted:
+            self._counted = False
+            self._connections.open -= 1
+        super().connection_lost(exc)
+
+    def _heard(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._tail = b""
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        self.force_close()
+
+    def handle_error(self, request: Any, status: int = 500, exc: BaseException | None = None,
+                     message: str | None = None) -> web.StreamResponse:
+        """What is no HTTP gets a JSON error too; nothing of it is logged."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun")
+        problem = Problem(status, "the request is not valid HTTP" if status < 500
+                          else "the server failed on this request",
+                          code="bad_http" if status < 500 else "internal_error")
+        response = web.Response(status=status, body=json.dumps(problem.body()).encode(),
+                                content_type="application/json")
+        response.force_close()
+        return response

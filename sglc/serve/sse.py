@@ -1,0 +1,56 @@
+"""Server-sent events: an answer that begins with its first event, so that what fails before it is
+an ordinary error."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from aiohttp import web
+
+from sglc.serve.context import CONTEXT
+from sglc.serve.problems import Problem
+from sglc.serve.waiting import within
+
+
+class EventStream:
+    """One streamed answer."""
+
+    def __init__(self, request: web.Request, write_seconds: float) -> None:
+        self._request = request
+        self._seconds = write_seconds
+        self.response: web.StreamResponse | None = None
+
+    async def send(self, *payloads: Any) -> None:
+        """Events with JSON payloads, written together.  A client that does not read for too
+        long is given up (ConnectionError)."""
+        await self._write("".join([f"data: {json.dumps(p)}\n\n" for p in payloads]))
+
+    async def end(self) -> web.StreamResponse:
+        """The closing event."""
+        await self._write("data: [DONE]\n\n")
+        assert self.response is not None
+        await self.response.write_eof()
+        return self.response
+
+    async def fail(self, problem: Problem) -> web.StreamResponse:
+        """The error as the last event; where nothing was sent yet, it is raised."""
+        if self.response is None:
+            raise problem
+        await self.send(problem.body())
+        await self.response.write_eof()
+        return self.response
+
+    async def _write(self, text: str) -> None:
+        if self.response is None:
+            self.response = web.StreamResponse(headers={
+                "Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store",
+                "X-Accel-Buffering": "no", **self._request[CONTEXT].headers})
+            await self.response.prepare(self._request)
+        try:
+            await within(self.response.write(text.encode()), self._seconds)
+        except asyncio.TimeoutError:
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise ConnectionResetError("the client does not read") from None

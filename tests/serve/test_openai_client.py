@@ -1,0 +1,178 @@
+"""The official `openai` client, unchanged, through every parameter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import sglc
+from tests.serve.servers import Running
+
+openai = pytest.importorskip("openai")
+
+
+@pytest.fixture(scope="module")
+def client(server: Running) -> Iterator[Any]:
+    with openai.Client(base_url=server.url + "/v1", api_key="EMPTY", max_retries=0) as made:
+        yield made
+
+
+CHAT: list[Any] = [{"role": "system", "content": "You are a helpful AI assistant"},
+                   {"role": "user", "content": "List 3 countries and their capitals."}]
+
+
+def test_readme_completion(client: Any) -> None:
+    answer = client.completions.create(model="default", prompt="The capital of France is",
+                                       temperature=0, max_tokens=32)
+    with sglc.HashModel() as local:
+        want = local.generate("The capital of France is",
+                              sampling={"temperature": 0, "max_new_tokens": 32})
+    assert answer.choices[0].text == want.text
+    assert answer.usage.prompt_tokens == 24 and answer.id and answer.created
+    assert answer.usage.total_tokens == 24 + answer.usage.completion_tokens
+
+
+def test_readme_chat_is_the_programs_chat(client: Any) -> None:
+    answer = client.chat.completions.create(model="default", messages=CHAT, temperature=0,
+                                            max_tokens=64)
+
+    @sglc.program
+    def chat(s):  # type: ignore[no-untyped-def]
+        s += sglc.system(CHAT[0]["content"])
+        s += sglc.user(CHAT[1]["content"])
+        s += sglc.assistant(sglc.gen("a", max_tokens=64, temperature=0))
+
+    with sglc.HashModel() as local:
+        assert answer.choices[0].message.content == chat.run(backend=local)["a"]
+    assert answer.choices[0].message.role == "assistant"
+    assert answer.choices[0].finish_reason in ("stop", "length")
+
+
+def test_streams_say_the_same(client: Any) -> None:
+    given: Any = {"model": "default", "temperature": 0, "max_tokens": 48}
+    whole = client.completions.create(prompt="abc", **given)
+    parts = list(client.completions.create(prompt="abc", stream=True, stream_options={
+        "include_usage": True}, **given))
+    assert "".join(p.choices[0].text for p in parts if p.choices) == whole.choices[0].text
+    assert parts[-1].usage.completion_tokens == whole.usage.completion_tokens
+    assert [p.choices[0].finish_reason for p in parts if p.choices][-1] == (
+        whole.choices[0].finish_reason)
+    whole = client.chat.completions.create(messages=CHAT, **given)
+    parts = list(client.chat.completions.create(messages=CHAT, stream=True, stream_options={
+        "include_usage": True}, **given))
+    assert parts[0].choices[0].delta.role == "assistant"
+    assert "".join(p.choices[0].delta.content or "" for p in parts if p.choices) == (
+        whole.choices[0].message.content)
+    assert parts[-1].usage.total_tokens == whole.usage.total_tokens
+
+
+def test_stop_seed_n_and_penalties(client: Any) -> None:
+    given: Any = {"model": "default", "prompt": "x", "max_tokens": 20, "n": 3, "seed": 7,
+                  "top_p": 0.9, "presence_penalty": 0.5, "frequency_penalty": -0.5,
+                  "user": "somebody"}
+    one, two = (client.completions.create(**given) for _ in range(2))
+    texts = [c.text for c in one.choices]
+    assert texts == [c.text for c in two.choices] and len(set(texts)) == 3
+    assert [c.index for c in one.choices] == [0, 1, 2]
+    free = client.completions.create(model="default", prompt="x", max_tokens=60, temperature=0,
+                                     extra_body={"ignore_eos": True})
+    stop = free.choices[0].text[10]
+    cut = client.completions.create(model="default", prompt="x", max_tokens=60, temperature=0,
+                                    stop=[stop, "never this"], extra_body={"ignore_eos": True})
+    assert cut.choices[0].text == free.choices[0].text.partition(stop)[0]
+    assert cut.choices[0].finish_reason == "stop"
+
+
+def test_completion_prompts_of_every_kind(client: Any) -> None:
+    given: Any = {"model": "default", "temperature": 0, "max_tokens": 8}
+    one = client.completions.create(prompt="ab", **given).choices
+    many = client.completions.create(prompt=["ab", "cd"], **given).choices
+    ids = client.completions.create(prompt=[97, 98], **given).choices
+    rows = client.completions.create(prompt=[[97, 98], [99, 100]], **given).choices
+    assert one[0].text == many[0].text == ids[0].text == rows[0].text
+    assert many[1].text == rows[1].text
+
+
+def test_completion_logprobs_and_echo(client: Any) -> None:
+    given: Any = {"model": "default", "prompt": "echo", "temperature": 0, "max_tokens": 6}
+    plain = client.completions.create(logprobs=2, **given).choices[0]
+    assert plain.logprobs.token_logprobs[0] is not None
+    assert "".join(plain.logprobs.tokens) == plain.text
+    assert all(len(t) == 2 for t in plain.logprobs.top_logprobs)
+    echo = client.completions.create(logprobs=2, echo=True, **given).choices[0]
+    assert echo.text == "echo" + plain.text
+    assert echo.logprobs.token_logprobs[0] is None
+    assert echo.logprobs.tokens[:4] == list("echo")
+    assert echo.logprobs.token_logprobs[4:] == pytest.approx(plain.logprobs.token_logprobs)
+    assert echo.logprobs.text_offset[:5] == [0, 1, 2, 3, 4]
+    only = client.completions.create(logprobs=0, echo=True, **{**given, "max_tokens": 0})
+    assert only.choices[0].text == "echo"
+    assert only.choices[0].logprobs.token_logprobs == pytest.approx(
+        echo.logprobs.token_logprobs[:4])
+
+
+def test_chat_logprobs(client: Any) -> None:
+    choice = client.chat.completions.create(
+        model="default", messages=CHAT, temperature=0, max_tokens=5, logprobs=True,
+        top_logprobs=3).choices[0]
+    assert "".join(t.token for t in choice.logprobs.content) == choice.message.content
+    for token in choice.logprobs.content:
+        assert bytes(token.bytes).decode() == token.token and len(token.top_logprobs) == 3
+
+
+def test_constraints_through_the_client(client: Any) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "maximum": 99,
+                                                     "minimum": 0}},
+              "required": ["a"], "additionalProperties": False}
+    answer = client.chat.completions.create(
+        model="default", messages=CHAT, max_tokens=64, response_format={
+            "type": "json_schema", "json_schema": {"name": "x", "schema": schema,
+                                                   "strict": True}})
+    assert 0 <= json.loads(answer.choices[0].message.content)["a"] <= 99
+    answer = client.chat.completions.create(model="default", messages=CHAT, extra_body={
+        "choices": ["yes", "no"]})
+    assert answer.choices[0].message.content in ("yes", "no")
+    answer = client.completions.create(model="default", prompt="ip ", extra_body={
+        "regex": "[0-9]{2}"})
+    assert answer.choices[0].text.isdigit() and len(answer.choices[0].text) == 2
+    for more in ({"regex": "a", "choices": ["b"]},):
+        with pytest.raises(openai.BadRequestError):
+            client.completions.create(model="default", prompt="x", extra_body=more)
+
+
+def test_contents_never_become_control_tokens(client: Any, server: Running) -> None:
+    def count(text: Any) -> int:
+        return int(client.chat.completions.create(
+            model="default", max_tokens=1,
+            messages=[{"role": "user", "content": text}]).usage.prompt_tokens)
+
+    base = count("")
+    for name in server.backend.tokenizer.special:
+        assert count(name) == base + len(name)
+    assert count([{"type": "text", "text": "ab"}, {"type": "text", "text": "c"}]) == base + 3
+
+
+@pytest.mark.parametrize(("given", "raised"), [
+    ({"logit_bias": {"5": 1}}, "BadRequestError"), ({"temperature": 9}, "BadRequestError"),
+    ({"n": 1000}, "BadRequestError"), ({"model": "gpt-4"}, "NotFoundError"),
+    ({"messages": []}, "BadRequestError"), ({"top_logprobs": 2}, "BadRequestError"),
+    ({"messages": [{"role": "nobody", "content": "x"}]}, "BadRequestError"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {
+        "url": "http://127.0.0.1/x.png"}}]}]}, "BadRequestError"),
+    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "BadRequestError"),
+    ({"extra_body": {"no_such_thing": 1}}, "BadRequestError"),
+])
+def test_refusals_are_the_clients_own_errors(client: Any, given: Any, raised: str) -> None:
+    with pytest.raises(getattr(openai, raised)) as found:
+        client.chat.completions.create(**{"model": "default", "messages": CHAT,
+                                          "max_tokens": 4, **given})
+    assert found.value.body["message"] and found.value.code
+
+
+def test_models(client: Any, server: Running) -> None:
+    assert [m.id for m in client.models.list()] == ["hash"]
+    answer = client.completions.create(model="hash", prompt="x", max_tokens=1, logit_bias={})
+    assert answer.model == "hash"

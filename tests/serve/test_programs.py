@@ -1,0 +1,229 @@
+"""`/v1/programs` and `RuntimeEndpoint`: on a server, programs give what they give here."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import sglc
+from sglc import ir
+from sglc.errors import ApiError, LanguageError
+from tests.corpus import test_corpus as corpus
+from tests.serve.servers import Running, running
+from tests.test_examples import EXAMPLES, load
+
+SAMPLED: dict[str, Any] = {"seed": 5, "max_new_tokens": 24}
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[Any]:
+    with sglc.Runtime("hash", random_seed=0) as made:
+        yield made
+        assert made.backend.core.wait_idle(20) and made.stats().kv_in_use == 0
+
+
+def seen(state: Any, variables: bool = True) -> Any:
+    error = state.error()
+    if error is not None:
+        return type(error).__name__, getattr(error, "code", None)
+    return (state.text(), state.messages(), {n: state[n] for n in sorted(
+        state.variable_names(), key=repr)} if variables else None)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_readme_programs_through_an_endpoint(runtime: Any, name: str) -> None:
+    program, rows = load(name), EXAMPLES[name].rows
+    for options in (SAMPLED, {**SAMPLED, "temperature": 0}):
+        here = program.run_batch(rows, backend=runtime, **options)
+        there = program.run_batch(rows, backend=runtime.endpoint, **options)
+        if name != "json_decode":  # its schema is read with Python, here
+            assert all(type(s).__name__ == "RemoteState" for s in there)
+            assert [s.token_ids() for s in here] == [s.token_ids() for s in there]
+            assert [seen(s) for s in here] == [seen(s) for s in there]
+
+
+def test_the_corpus_through_an_endpoint(runtime: Any) -> None:
+    """Programs of the corpus (all of them in the slow run) that a server runs as one unit."""
+    sent = 0
+    names = corpus.NAMES if corpus.SLOW else corpus.NAMES[::5]
+    for name in names:
+        spec, _ = corpus.PROGRAMS[name]
+        rng = random.Random(name)
+        rows = [spec.arguments(rng) for _ in range(3)]
+        if not _plain(spec.program, rows):
+            continue
+        here = spec.program.run_batch(rows, backend=runtime, **SAMPLED)
+        there = spec.program.run_batch(rows, backend=runtime.endpoint, **SAMPLED)
+        sent += any(type(s).__name__ == "RemoteState" for s in there)
+        if all(type(s).__name__ == "RemoteState" for s in there):
+            assert [seen(s) for s in here] == [seen(s) for s in there], name
+    assert sent >= len(names) // 4
+
+
+def _plain(program: Any, rows: list[Any]) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        variants = [program.compiler().variant(v) for v in program.signature.rows(rows)]
+    return all(v.trace is not None and not v.trace.calls for v in variants)
+
+
+def test_a_batch_is_one_request(runtime: Any) -> None:
+    program = load("text_qa_batch")
+    rows = [{"question": f"question {i}?"} for i in range(40)]
+    before = _answers(runtime)
+    there = program.run_batch(rows, backend=runtime.endpoint, **SAMPLED)
+    assert _answers(runtime) == before + 1
+    here = program.run_batch(rows, backend=runtime, **SAMPLED)
+    assert [s["answer"] for s in here] == [s["answer"] for s in there]
+
+
+def _answers(runtime: Any) -> float:
+    registry = runtime._server.service.metrics.registry
+    return registry.get_sample_value("sglc:http_requests_total", {
+        "model_name": "hash", "path": "/v1/programs", "status": "200"}) or 0.0
+
+
+def look(text: str) -> str:
+    return text[:2]
+
+
+@sglc.program
+def hosted(s: Any, q: str) -> None:
+    s += sglc.user(q)
+    s += sglc.assistant(sglc.gen("a", max_tokens=12))
+    s += look(s["a"]) + sglc.select("c", choices=["x", "yy", "zz"])
+
+
+def test_programs_that_call_python_run_here_on_plain_calls(runtime: Any) -> None:
+    here = hosted.run(q="hello", backend=runtime, seed=1, temperature=0)
+    there = hosted.run(q="hello", backend=runtime.endpoint, seed=1, temperature=0)
+    assert type(there).__name__ == "CompiledState"
+    assert here.messages() == there.messages()  # as text, prompts show the control tokens
+    assert (here["a"], here["c"]) == (there["a"], there["c"])
+    module = hosted.trace(q="hello")
+    with pytest.raises(ApiError, match="calls Python"):
+        runtime.endpoint.http.call("POST", "/v1/programs",
+                                   {"ir": ir.print(module), "rows": [{"q": "x"}]})
+
+
+def test_an_sglang_server_gets_plain_calls(runtime: Any) -> None:
+    with sglc.RuntimeEndpoint(runtime.url) as endpoint:
+        endpoint.is_sglc = False  # as a server that has no /v1/programs
+        for name in ("tool_use", "multi_turn_question", "regular_expression_gen"):
+            program, rows = load(name), EXAMPLES[name].rows
+            for row in rows:
+                here = program.run(backend=runtime, temperature=0, max_new_tokens=24, **row)
+                there = program.run(backend=endpoint, temperature=0, max_new_tokens=24, **row)
+                assert seen(here)[1:] == seen(there)[1:]
+                assert name == "multi_turn_question" or here.text() == there.text()
+
+
+def test_streams_through_an_endpoint(runtime: Any) -> None:
+    program = load("text_qa_stream")
+    row = {"question": "What?", "temperature": 0, "max_new_tokens": 24}
+    state = program.run(backend=runtime.endpoint, stream=True, **row)
+    assert "".join(state.text_iter()) == program.run(backend=runtime, **row).text()
+
+
+def test_errors_of_rows_and_of_the_program(runtime: Any) -> None:
+    @sglc.program
+    def divide(s: Any, n: int) -> None:
+        s += "x" + sglc.gen("a", max_tokens=3)
+        s += str(10 // n)
+
+    assert type(divide.run(n=5, backend=runtime.endpoint)).__name__ == "RemoteState"
+    here = divide.run_batch([{"n": 2}, {"n": 0}], backend=runtime, seed=1)
+    there = divide.run_batch([{"n": 2}, {"n": 0}], backend=runtime.endpoint, seed=1)
+    assert [type(s.error()) for s in here] == [type(s.error()) for s in there]
+    assert here[0].text() == there[0].text()
+    state = divide.run(n=5, backend=runtime.endpoint)
+    with pytest.raises(KeyError):
+        state["nothing"]
+    with pytest.raises(LanguageError):
+        state += "more"
+
+
+def post(server: Running, text: str, rows: Any = ({},), **more: Any) -> Any:
+    status, answer, _ = server.post("/v1/programs", {"ir": text, "rows": list(rows), **more})
+    return status, answer["error"]["code"] if status != 200 else answer["rows"]
+
+
+GEN = """program @p(%x: !text) returns ("a") {
+  %p0 = prompt.root
+  %p1 = prompt.append %p0, %x
+  %p2, %a: !text, %m = prompt.gen %p1 {name = "a", path = [0], max_tokens = 5}
+  prompt.bind %a {name = "a"}
+  prompt.return %p2
+}
+"""
+
+
+def test_ir_text_by_hand(server: Running) -> None:
+    status, rows = post(server, GEN, [{"x": "hello"}, {"x": "more"}], options={"temperature": 0})
+    assert status == 200 and rows[0]["text"].startswith("hello")
+    _, answer, _ = server.post("/generate", {"text": ["hello", "more"], "sampling_params": {
+        "max_new_tokens": 5, "temperature": 0}})
+    assert [dict(r["variables"])["a"] for r in rows] == [a["text"] for a in answer]
+
+
+@pytest.mark.parametrize(("text", "rows", "code"), [
+    ("nonsense", [{}], "invalid_program"), (GEN + GEN.replace("@p", "@q"), [{"x": ""}],
+                                            "invalid_program"),
+    (GEN, [{"y": "x"}], "invalid_value"), (GEN, [{"x": {"$tuple": 5}}], "invalid_value"),
+    (GEN.replace("max_tokens = 5", "stop_regex = [\"(a+)+$\"]"), [{"x": "y"}], "unsupported"),
+    (GEN.replace("max_tokens = 5", 'regex = "("'), [{"x": "y"}], "invalid_regex"),
+    (GEN.replace("max_tokens = 5", "n = 100000"), [{"x": "y"}], "invalid_value"),
+])
+def test_programs_that_make_no_sense(server: Running, text: str, rows: Any, code: str) -> None:
+    assert post(server, text, rows) == (400, code)
+
+
+def bomb(line: str) -> str:
+    return GEN.replace("  %p1 = ", line + "\n  %p1 = ").replace("%p0, %x", "%p0, %t")
+
+
+@pytest.mark.parametrize("line", [
+    '  %n: !int = prompt.compute %x {fn = "len"}\n'
+    '  %t: !text = prompt.compute %x, %n {fn = "repeat"}',
+    '  %t: !text = prompt.compute %x, 100000000 {fn = "repeat"}',
+    '  %t: !text = prompt.format %x {parts = [[0, "", ">900000000"]]}',
+    '  %t: !text = prompt.compute %x, 900000000 {fn = "text.ljust"}',
+    '  %t: !text = prompt.compute "{0.__class__}", %x {fn = "text.format"}',
+    "\n".join(['  %t0: !text = prompt.compute %x, %x {fn = "concat"}',
+               *[f'  %t{i}: !text = prompt.compute %t{i - 1}, %t{i - 1} {{fn = "concat"}}'
+                 for i in range(1, 40)],
+               '  %t: !text = prompt.compute %t39, %t39 {fn = "concat"}']),
+], ids=["repeat", "repeat-literal", "format", "ljust", "format-attribute", "doubling"])
+def test_values_are_bounded_before_anything_runs(server: Running, line: str) -> None:
+    assert post(server, bomb(line), [{"x": "hello"}]) == (400, "program_too_large")
+
+
+def test_too_many_rows_are_turned_away() -> None:
+    with running(limits={"sequences": 4}) as server:
+        assert post(server, GEN, [{"x": "a"}] * 5)[0] == 400
+        assert post(server, GEN, [{"x": "a"}] * 4)[0] == 200
+        assert server.idle()
+
+
+def test_runtime_takes_sglangs_keywords() -> None:
+    with sglc.Runtime(model_path="hash", tp_size=1, mem_fraction_static=0.7, log_level="error",
+                      schedule_heuristic="fcfs", model_mode=["no-cache"],
+                      trust_remote_code=True, api_key="key") as runtime:
+        assert runtime.backend.core.policy == "fcfs-lru" and not runtime.backend.core.radix_cache
+        assert runtime.get_tokenizer() is runtime.backend.tokenizer
+        assert runtime.endpoint.get_model_name() == "hash"
+        assert sglc.get_server_info(runtime.endpoint)["stats"]["kv_total"] > 0
+        runtime.endpoint.flush_cache()
+        with pytest.raises(ApiError) as found:
+            sglc.RuntimeEndpoint(runtime.url)
+        assert found.value.status == 401
+    with pytest.raises(LanguageError, match="max-prefill"):
+        sglc.Runtime("hash", max_prefill_num_token=5)
+    with pytest.raises(LanguageError, match="no keyword"):
+        sglc.Runtime("hash", nonsense=1)
+    with pytest.raises(ApiError):
+        sglc.RuntimeEndpoint("http://127.0.0.1:9")
