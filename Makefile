@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint clean
+.PHONY: help setup demo test test-slow reliability lint clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -26,6 +26,9 @@ test: $(READY) ## the tests
 
 test-slow: $(READY) ## all tests that need no GPU, with the full numbers of examples
 	$(BIN)/python -m pytest -q -m 'not gpu' --hypothesis-profile slow
+
+reliability: $(READY) ## the reliability matrix of the server, figure beside target
+	$(BIN)/python -m tests.serve.reliability
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The command line: `sglc compile`, `opt`, `explain`, `run`, `demo`, `pull`.
+"""The command line: `sglc compile`, `opt`, `explain`, `run`, `bench`, `demo`, `pull`.
 
 What the commands do is in `commands/`; they are imported when they run.
 """
@@ -68,8 +68,17 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("--json", action="store_true", help="print text and variables as JSON")
     r.add_argument("--stats", action="store_true", help="print the engine's counters")
 
+    _bench(commands)
+
     d = commands.add_parser("demo", help="a tour on a small real model")
     d.add_argument("--output", default="sglc-demo.svg", help="where the graph is written")
+
+    from sglc.serve.options import add_flags
+
+    add_flags(commands.add_parser(
+        "serve", help="serve a model over HTTP",
+        description="Serve a model: /generate, the OpenAI API, /v1/programs.  With no model, "
+        "the default one.  Stops on SIGTERM when what runs has finished."))
 
     commands.add_parser("pull", help="fetch the default model")
     return top
@@ -93,10 +102,14 @@ def _compile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     c.add_argument("--json", action="store_true", help="print the summary as JSON")
     c.add_argument("--arg", action="append", default=[], metavar="NAME=VALUE",
                    help="an argument of the program (JSON, or text)")
+    c.add_argument("--any-length", action="store_true",
+                   help="the form with loops, for lists of any length, where there is one")
     c.add_argument("--len", action="append", default=[], metavar="NAME=N", dest="lengths",
                    help="the length (or count) to assume for an argument that is not given")
     c.add_argument("--batch", metavar="FILE",
                    help="JSON lines, each an object of arguments: compile for all of them")
+    c.add_argument("--cost", action="store_true",
+                   help="with --batch: what the rows will cost, before anything runs")
     c.add_argument("--model", help="take tokens and template of this model ('default')")
     _printing(c)
 
@@ -117,6 +130,38 @@ def _opt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
                    help="do not check the IR")
     context_options(o)
     _printing(o)
+
+
+def _bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    b = commands.add_parser("bench", help="measure workloads under scheduling policies")
+    what = b.add_subparsers(required=True, metavar="what", dest="what")
+    p = what.add_parser("programs", help="programs in eager and compiled mode, by policy",
+                        description="Run workloads (programs with rows from a seed, generations "
+                        "of fixed length) under modes and scheduling policies, and print what "
+                        "each costs beside the least prefill possible.  Without a real model, "
+                        "the engine is simulated: everything but the network is real.")
+    p.add_argument("--workload", metavar="NAME,...", help="which (default: all; see --list)")
+    p.add_argument("--policy", metavar="NAME,...",
+                   help="planned, fcfs-lru, lpm, dfs-weight, vllm-apc (default: all)")
+    p.add_argument("--mode", metavar="NAME,...", help="compiled, eager (default: both)")
+    p.add_argument("--model", default="hash", metavar="hash|hash:small|hash:smollm2|smollm2|PATH",
+                   help="hash: no network, bytes (or other tokens) (the default); smollm2: the "
+                   "default model; or a GGUF file or Hugging Face folder")
+    p.add_argument("--size", choices=("small", "full"), default="small",
+                   help="small: for a CPU (the default); full: as measured on GPUs")
+    p.add_argument("--rows", type=int, metavar="N", help="rows of each batch")
+    kv = p.add_mutually_exclusive_group()
+    kv.add_argument("--kv-tokens", type=int, metavar="N", help="size of the KV pool")
+    kv.add_argument("--kv-fraction", type=float, metavar="F",
+                    help="size of the KV pool as a share of the working set, such as 0.5")
+    p.add_argument("--batch-tokens", type=int, metavar="N",
+                   help="new tokens a step, at most (default: the engine's)")
+    p.add_argument("--pairs", type=int, default=0, metavar="N",
+                   help="then time the compiled, planned form against the fastest baseline, "
+                   "N times in turns")
+    p.add_argument("--seed", type=int, default=0, help="of the rows")
+    p.add_argument("--json", metavar="FILE", help="write all results as JSON (- for stdout)")
+    p.add_argument("--list", action="store_true", help="list the workloads")
 
 
 def context_options(o: argparse.ArgumentParser) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# With no GPU, Triton's kernels run in its interpreter; Triton looks when it is first imported,
+# which other packages do too.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # The default run is the same every time; `--hypothesis-profile slow` looks at new examples.
 _COMMON: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -22,3 +29,36 @@ def engine() -> Iterator[Any]:
 
     with sglc.Engine(kv_tokens=8192) as engine:
         yield engine
+
+
+ROUND_TRIP_EACH = 8  # in the default run, every so many runs of a pipeline; in the slow one, all
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_module_round_trips() -> Iterator[None]:
+    """Whatever a pipeline is given and gives verifies, and its text parses back to the same."""
+    from sglc.ir.clone import explain_difference
+    from sglc.ir.parser import parse
+    from sglc.ir.printer import print_module
+    from sglc.ir.verifier import verify
+    from sglc.passes.manager import PassManager
+
+    run = PassManager.run
+    each = 1 if settings().max_examples >= 1000 else ROUND_TRIP_EACH
+    count = 0
+
+    def checked(self: Any, module: Any, context: Any = None) -> Any:
+        nonlocal count
+        out = run(self, module, context)
+        count += 1
+        large = max(sum(1 for _ in m.walk()) for m in (module, out)) > 5000
+        if self.verify and count % (each * 50 if large else each) == 0:
+            for m in (module, out):
+                verify(m)
+                difference = explain_difference(m, parse(print_module(m)))
+                assert difference is None, f"{difference}\n{print_module(m)[:4000]}"
+        return out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PassManager, "run", checked)
+        yield

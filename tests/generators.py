@@ -158,13 +158,17 @@ class Writer:
             if self.left <= 0:
                 break
             self.left -= 1
-            kinds = [self.append, self.gen, self.gen, self.select, self.read, self.set_var]
-            if s.roles and not s.role:
-                kinds += [self.message, self.role_block] + 3 * self.chat * [self.message]
-            if depth > 0:
-                kinds += [self.fork, self.loop, self.copy, self.scope, self.branch, self.fork]
-            out += self.one(*kinds)(s, depth)
+            out += self.one(*self.kinds(s, depth))(s, depth)
         return [" " * 4 * indent + line for line in out or ["pass"]]
+
+    def kinds(self, s: State, depth: int) -> list[Callable[[State, int], list[str]]]:
+        """What may stand here; more often what comes more than once."""
+        kinds = [self.append, self.gen, self.gen, self.select, self.read, self.set_var]
+        if s.roles and not s.role:
+            kinds += [self.message, self.role_block] + 3 * self.chat * [self.message]
+        if depth > 0:
+            kinds += [self.fork, self.loop, self.copy, self.scope, self.branch, self.fork]
+        return kinds
 
     def nested(self, s: State, depth: int) -> list[str]:
         """A block one level in, its lines relative to the enclosing block."""

@@ -48,8 +48,8 @@ class RefState:
         if isinstance(part, E.Concat):
             for piece in part.parts:
                 self += piece
-        elif isinstance(part, str):
-            self._extend([part])
+        elif isinstance(part, (str, E.Bag)):
+            self._extend([part if isinstance(part, str) else part.separator.join(part.parts)])
         elif isinstance(part, E.SpecialToken):
             self._extend([self.run.tokenizer.special[part.name]])
         elif isinstance(part, E.RoleBegin):

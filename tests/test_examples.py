@@ -38,6 +38,7 @@ EXAMPLES = {
     "tip_suggestion": Example("tip_suggestion", variables=("summary",)),
     "regular_expression_gen": Example("regular_expression_gen", variables=("answer",)),
     "character_gen": Example("character_gen", [{"name": "Hermione Granger"}], ("json_output",)),
+    "json_decode": Example("wizard_gen", [{"place": "the mountains"}], ("wizard", "story")),
     "text_qa_batch": Example("text_qa", [{"question": q} for q in QUESTIONS], ("answer",)),
     "text_qa_stream": Example("text_qa", [{"question": QUESTIONS[1]}], ("answer",)),
 }

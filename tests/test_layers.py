@@ -23,7 +23,7 @@ LAYERS = (
     ("backends",),
     ("trace",),
     ("lang",),
-    ("serve", "viz", "explain", "commands", "cli", "demo"),
+    ("serve", "viz", "explain", "workloads", "commands", "cli", "demo", "launch_server"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

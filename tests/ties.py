@@ -43,7 +43,7 @@ class Recorder:
 
     def by_prompt(self, kind: str) -> dict[Any, tuple[Request, Result]]:
         """What was asked -> the request and its answer."""
-        return {(tuple(q.ids), q.sampling, q.score_from): (q, r)
+        return {(tuple(q.ids), q.sampling, q.score_from, tuple(map(tuple, q.choices))): (q, r)
                 for q, r in self.answers if q.kind == kind}
 
 
@@ -71,7 +71,7 @@ def assert_equal_up_to_ties(left: Recorder, right: Recorder, a: ProgramState, b:
             ties += 1
     mine, other = left.by_prompt("score"), right.by_prompt("score")
     for key in mine.keys() & other.keys():
-        scores = [[0.0 if lp is None else lp for lp in r.logprobs]
+        scores = [[0.0 if lp is None else lp for row in (r.logprobs, *r.choices) for lp in row]
                   for _, r in (mine[key], other[key])]
         assert all(abs(p - q) < tie for p, q in zip(*scores, strict=True)), scores
     for name in set(a.variable_names()) & set(b.variable_names()):

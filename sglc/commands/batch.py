@@ -8,6 +8,7 @@ from typing import Any
 
 from sglc.commands import common
 from sglc.errors import LanguageError, Place
+from sglc.ir.bags import text_counts
 from sglc.ir.module import Module
 from sglc.lang.compiled import arguments, compile_program
 from sglc.lang.summary import Explanation
@@ -43,6 +44,7 @@ class Batch:
         self.program = program
         self.path = path
         self.tokens = tokens
+        self.given = rows
         self.rows = program.signature.rows(rows)
         cache = program.compiler()
         checked: set[Any] = set()
@@ -52,12 +54,18 @@ class Batch:
         self.variants = members
         self.examples: list[dict[str, Any]] = [rows[m[0]] for m in members.values()]
         self.prefill: BatchPrefill | None = None
+        self.ordered: BatchPrefill | None = None  # with the order of its bags chosen
         if all(v.trace is not None for v in members):
-            self.prefill = PrefillCounter(tokens.tokenizer).count_rows(self._modules())
+            counter = PrefillCounter(tokens.tokenizer)
+            self.prefill = counter.count_rows(self._modules(2))
+            if any(op.name == "prompt.bag" for v in members if v.trace is not None
+                   for p in v.trace.module.programs.values() for op in p.walk()):
+                self.ordered = counter.count_rows(self._modules(3), text_counts(self.rows))
 
-    def _modules(self) -> Iterator[tuple[Module, dict[str, Any]]]:
+    def _modules(self, level: int) -> Iterator[tuple[Module, dict[str, Any]]]:
         for members, example in zip(self.variants.values(), self.examples, strict=True):
-            module = compile_program(self.program, (), example, self.tokens, 2).stages["prompt"]
+            module = compile_program(self.program, (), example, self.tokens,
+                                     level).stages["prompt"]
             for index in members:
                 yield module, arguments(self.rows[index])
 
@@ -84,6 +92,10 @@ class Batch:
             shared = 100 * (1 - p.unique / p.alone) if p.alone else 0.0
             lines.append(f"  prefill  {p.mark} {p.unique} tokens with every prefix once, "
                          f"{p.mark} {p.alone} if rows share nothing ({shared:.1f} % shared)")
+            if self.ordered is not None:
+                o = self.ordered
+                lines.append(f"  bags     {o.mark} {o.unique} tokens if they are ordered "
+                             f"(opt_level=3): {p.unique - o.unique} fewer")
         return "\n".join(lines)
 
     def report(self, index: int) -> dict[str, Any]:
@@ -93,4 +105,6 @@ class Batch:
                 "eager_rows": self.eager, "rows_of_variant": len(list(
                     self.variants.values())[index]),
                 "prefill": None if p is None else {
-                    "unique": p.unique, "alone": p.alone, "exact": p.exact}}
+                    "unique": p.unique, "alone": p.alone, "exact": p.exact},
+                "ordered_bags": None if self.ordered is None else {
+                    "unique": self.ordered.unique, "exact": self.ordered.exact}}

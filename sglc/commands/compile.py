@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from sglc.lang.program import Program
 from sglc.lang.summary import Explanation, explanation
 from sglc.passes.base import PassContext
 from sglc.passes.printing import statistics_table, time_table
+from sglc.plan.figures import Cost
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,6 +27,9 @@ def run(options: argparse.Namespace) -> int:
     arguments = common.arguments(options.arg)
     lengths = _lengths(options.lengths)
     rows = None if options.batch is None else read_rows(options.batch)
+    if options.cost and rows is None:
+        raise LanguageError("SGLC001", "--cost needs the rows of a batch",
+                            fixes=("add --batch FILE",))
     _check_names(programs, {*arguments, *lengths})
     text: list[str] = []
     reports: list[dict[str, Any]] = []
@@ -40,6 +45,8 @@ def run(options: argparse.Namespace) -> int:
         if rows is not None:
             batch = Batch(program, options.batch, [{**mine, **row} for row in rows], tokens)
         compile_options: dict[str, Any] = {"callbacks": common.pass_printers(options, text.append)}
+        if options.any_length:
+            compile_options["any_length"] = True
         if lengths:
             compile_options["lengths"] = {k: v for k, v in lengths.items() if _takes(program, k)}
         given = [mine] if batch is None else batch.examples
@@ -51,10 +58,11 @@ def run(options: argparse.Namespace) -> int:
                                        **compile_options)
             shown.append((compiled, explanation(compiled, context)))
             broken = broken or (fullgraph and compiled.graph_breaks > 0)
+        cost = shown[0][0].cost(batch.given) if options.cost and batch is not None else None
         if options.json and not options.emit:
-            reports += _reports(shown, batch)
+            reports += _reports(shown, batch, cost)
         else:
-            text += _texts(shown, batch, options, tokens)
+            text += _texts(shown, batch, options, tokens, cost)
     if options.json and not options.emit:
         text.append(json.dumps(reports, indent=2, ensure_ascii=False))
     common.write("\n".join([t.rstrip("\n") for t in text]) + "\n", options.output)
@@ -83,10 +91,13 @@ def _check_names(programs: dict[str, Program], names: set[str]) -> None:
 
 
 def _texts(shown: list[tuple[Compiled, Explanation]], batch: Batch | None,
-           options: argparse.Namespace, tokens: common.Tokens) -> list[str]:
+           options: argparse.Namespace, tokens: common.Tokens, cost: Cost | None) -> list[str]:
     out: list[str] = []
     if batch is not None and not options.emit:
         out.append(batch.text([e for _, e in shown]))
+    if cost is not None and not options.emit:
+        out.append("  cost     from an empty cache (= exact, <= at most, ~ about)\n"
+                   + textwrap.indent("\n".join(str(cost).splitlines()[1:]), "  "))
     for compiled, explained in shown:
         if options.emit:
             out.append(emit(options.emit, compiled, not options.no_loc))
@@ -131,12 +142,14 @@ def emit(what: str, compiled: Compiled, locs: bool = True) -> str:
 
 
 def _reports(shown: list[tuple[Compiled, Explanation]],
-             batch: Batch | None) -> list[dict[str, Any]]:
+             batch: Batch | None, cost: Cost | None) -> list[dict[str, Any]]:
     out = []
     for index, (_, explained) in enumerate(shown):
         report = _report(explained)
         if batch is not None:
             report["batch"] = batch.report(index)
+        if cost is not None:
+            report["cost"] = cost.json()
         out.append(report)
     return out
 

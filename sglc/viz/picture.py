@@ -14,7 +14,7 @@ from sglc.ir.literals import write
 from sglc.ir.module import Attr, Block, Lit, Op, Operand, Program, Value
 from sglc.ir.ops import SAMPLING_ATTRS
 from sglc.ir.printer import value_names
-from sglc.ir.signatures import BRANCHES, CALLS, CHAINS, PROMPTS, ROOTS, YIELDING
+from sglc.ir.signatures import BRANCHES, CALLS, CHAINS, LOOPS, PROMPTS, ROOTS, YIELDING
 
 Kind = Literal["text", "gen", "select", "branch", "merge", "host", "other"]
 
@@ -107,7 +107,12 @@ class _Picture:
             self.at[op.results[0]] = branch
         elif op.name in BRANCHES:
             self.branch(op, inner, branch, label)
-        elif op.name in YIELDING:
+        elif op.name in YIELDING or op.name in LOOPS:
+            if op.name in LOOPS:  # one round is drawn
+                label = f"each of {self.phrase(op.operands[0])}"
+                for arg, value in zip(op.regions[0].args[1:], op.operands[1:], strict=True):
+                    if arg.type.name in PROMPTS:
+                        self.at[arg] = self.at.get(value) if isinstance(value, Value) else None
             self.block(op.regions[0], branch, label, inner)
             end = op.regions[0].terminator
             for result, value in zip(op.results, end.operands if end else (), strict=False):
