@@ -71,8 +71,8 @@ def test_python_blocks(engine: Any, tmp_path: Path) -> None:
     assert len(printed) == len(wanted) and sum(o is not None for _, o in wanted) >= 4
     for text, (_, output) in zip(printed, wanted, strict=True):
         assert output is None or text.splitlines() == output.text.strip("\n").splitlines()
-    assert printed[-1] == "True"
-    assert re.fullmatch(r"[0-9.]+", printed[-2].replace("|", "")) and printed[-2].count("|") > 2
+    assert printed[-1] == printed[-2] == "True"
+    assert re.fullmatch(r"[0-9.]+", printed[-3].replace("|", "")) and printed[-3].count("|") > 2
 
 
 def test_the_first_program_is_short() -> None:

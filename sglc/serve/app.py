@@ -164,6 +164,7 @@ class Guard:
             if service.stalled:
                 raise Problem(503, "the engine makes no progress", code="engine_stalled",
                               headers={"Retry-After": "5"})
+            service.gate.check()
 
 
 def _digest(key: str) -> bytes:

@@ -25,7 +25,6 @@ class Gate:
     def __init__(self, most: int) -> None:
         self.most = most
         self.inside = 0
-        self.rejected = 0
         self._lock = threading.Lock()
 
     def enter(self, n: int) -> None:
@@ -34,11 +33,17 @@ class Gate:
             raise Problem(400, f"one request asks for {n} sequences, more than the {self.most} "
                           "that the server takes at all", code="too_many_sequences")
         with self._lock:
-            if self.inside + n > self.most:
-                self.rejected += 1
-                raise Problem(429, "the queue is full", code="queue_full",
-                              headers={"Retry-After": "1"})
+            self._check(n)
             self.inside += n
+
+    def check(self) -> None:
+        """Raises Problem 429 if there is no place now: before a body is read for nothing."""
+        self._check(1)
+
+    def _check(self, n: int) -> None:
+        if self.inside + n > self.most:
+            raise Problem(429, "the queue is full", code="queue_full",
+                          headers={"Retry-After": "1"})
 
     def leave(self, n: int = 1) -> None:
         with self._lock:

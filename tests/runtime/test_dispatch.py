@@ -96,7 +96,7 @@ def test_prefill_at_the_bound_at_full_size(name: str) -> None:
         quarter = simulate(program, rows, room(full, 0.25), budget=2048)
         assert quarter.ratio <= 1.1 and quarter.retractions == 0
         lpm = simulate(program, rows, room(full, 0.25), "lpm", "eager", 2048)
-        assert lpm.ratio >= 2
+        assert lpm.ratio >= 1.5
 
 
 # -- any memory ------------------------------------------------------------------------------
