@@ -17,6 +17,7 @@ from typing import Any
 from sglc.errors import SglcError
 from sglc.ir import compute
 from sglc.ir.module import Block, Lit, Module, Op, Operand, Value
+from sglc.ir.ops import SAMPLING_ATTRS
 from sglc.ir.types import KV
 from sglc.passes import PassContext
 from sglc.tokens.bytes import ByteTokenizer
@@ -56,8 +57,9 @@ class Fake:
         self.max_tokens = max_tokens
 
     def gen(self, ids: list[int], path: Any, attrs: Mapping[str, Any]) -> tuple[Any, str]:
-        said = sorted((k, v) for k, v in attrs.items() if k not in ("path", "name"))
-        h = _hash("gen", ids, path, said)
+        said = sorted((k, v) for k, v in attrs.items() if k in SAMPLING_ATTRS)
+        certain = attrs.get("temperature") == 0 or attrs.get("seed") is not None
+        h = _hash("gen", ids, None if certain else path, said)
         words = ("", "a", " the", "12", "yes", " an", "swer\n", "x y")
         text = "".join(words[(h >> (3 * i)) % 8] for i in range(h % 4))
         left = ("", " t", "he", ".")[(h >> 40) % 4] if self.may_stop or attrs.get("stop") else ""
@@ -65,7 +67,7 @@ class Fake:
         return tuple(self.tokenizer.encode(text)[:most]), left
 
     def select(self, ids: list[int], longer: list[list[int]], path: Any, method: Any) -> int:
-        return _hash("select", ids, longer, path, method) % len(longer)
+        return _hash("select", ids, longer, method) % len(longer)
 
 
 @dataclass
@@ -226,7 +228,7 @@ class _Machine:
                 assert isinstance(op.operands[0], Value)
                 self.released.add(op.operands[0])
                 return []
-            case "pin" | "await":
+            case "pin" | "await" | "prefill":
                 return []
         raise AssertionError(f"unknown op {op.name}")
 

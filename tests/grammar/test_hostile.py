@@ -84,7 +84,7 @@ def test_other_requests_go_on_meanwhile() -> None:
             times = [start, *heard[before:], end]
             gap = max(b - a for a, b in pairwise(times))
             assert gap < 0.5 * SECONDS, (name, gap)
-            assert len(heard) - before > 50 * (end - start - 0.2), name
+            assert len(heard) - before > 20 * (end - start - 0.2), name
         enough = True
         assert ended.wait(10)
 
