@@ -37,11 +37,8 @@ ROUND_TRIP_EACH = 8  # in the default run, every so many runs of a pipeline; in 
 @pytest.fixture(scope="session", autouse=True)
 def every_module_round_trips() -> Iterator[None]:
     """Whatever a pipeline is given and gives verifies, and its text parses back to the same."""
-    from sglc.ir.clone import explain_difference
-    from sglc.ir.parser import parse
-    from sglc.ir.printer import print_module
-    from sglc.ir.verifier import verify
     from sglc.passes.manager import PassManager
+    from tests.round_trips import ROUND_TRIPS
 
     run = PassManager.run
     each = 1 if settings().max_examples >= 1000 else ROUND_TRIP_EACH
@@ -53,10 +50,7 @@ def every_module_round_trips() -> Iterator[None]:
         count += 1
         large = max(sum(1 for _ in m.walk()) for m in (module, out)) > 5000
         if self.verify and count % (each * 50 if large else each) == 0:
-            for m in (module, out):
-                verify(m)
-                difference = explain_difference(m, parse(print_module(m)))
-                assert difference is None, f"{difference}\n{print_module(m)[:4000]}"
+            ROUND_TRIPS.check(module, out)
         return out
 
     with pytest.MonkeyPatch.context() as patch:

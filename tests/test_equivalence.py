@@ -19,7 +19,7 @@ from tests.generators import GeneratedProgram, load, programs, run_options
 from tests.reference import run_reference
 from tests.reference_calls import WholeModel
 
-EXAMPLES = 1000 if settings().max_examples >= 1000 else 30  # all of them: the slow profile
+EXAMPLES = 1000 if settings().max_examples >= 1000 else 50  # all of them: the slow profile
 TOKENIZERS = ("bytes", "small", "smollm2")
 
 
