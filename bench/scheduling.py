@@ -8,26 +8,32 @@ what was decoded), steps, retractions, the peak of KV in use, and host work: the
 processor time a step, against the goal of 1 ms + 3 us a row.
 
 Planned runs name ranks and pins in their requests, as a plan does; the other policies ignore
-them.  Their programs run on 96 threads (SGLang's `run_batch` default), planned ones all at once.
+them.  Their programs run on 96 threads (SGLang's `run_batch` default on a few cores), planned ones
+all at once.  With `--model` a real model answers: then `s` is wall time (`--turns` times in turns,
+the median), and open-ended answers end where their text has some number of characters.
 
     python -m bench.scheduling [--share 0.25] [--policies planned lpm] [--without pins] [--profile]
+    python -m bench.scheduling --workloads open-ended --model default --scale 0.15 --share 0.25
 """
 
 from __future__ import annotations
 
 import argparse
 import cProfile
+import json
 import pstats
+import statistics
 import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+import sglc
 from sglc.runtime.engine import EngineCore
 from sglc.runtime.hash_model import HashRunner
 from sglc.runtime.pins import Pin
@@ -51,6 +57,7 @@ class Workload:
     tokens: int
     peak: int
     shared: list[tuple[int, int]]
+    working_set: int = 0  # about; only where lengths are open
 
 
 def ids(rng: np.random.Generator, n: int) -> array:
@@ -110,7 +117,19 @@ def tree_of_thought(scale: float, seed: int = 1) -> Workload:
                     [(300, n)] * n)
 
 
-def open_ended(scale: float, seed: int = 2) -> Workload:
+def by_eos(tokens: int) -> SamplingParams:
+    """An end that nobody knows of, soon after so many tokens: the hash model's EOS is frequent."""
+    return SamplingParams(max_tokens=4096, min_tokens=tokens)
+
+
+def by_text(tokens: int) -> SamplingParams:
+    """The same for a model that may not end by itself: at three characters a token."""
+    return SamplingParams(max_tokens=4096, temperature=0, ignore_eos=True, no_stop_trim=True,
+                          stop_regex=(f"(?s:.{{{3 * tokens}}})",))
+
+
+def open_ended(scale: float, seed: int = 2,
+               ending: Callable[[int], SamplingParams] = by_eos) -> Workload:
     """Answers of 50 to 500 tokens, where up to 4096 are allowed, to unrelated questions."""
     rng = np.random.default_rng(seed)
     n = max(8, int(400 * scale))
@@ -119,10 +138,10 @@ def open_ended(scale: float, seed: int = 2) -> Workload:
         question = ids(rng, 200)
 
         def program(prompt: array = question, shortest: int = shortest) -> Program:
-            yield [(prompt, SamplingParams(max_tokens=4096, min_tokens=shortest))]
+            yield [(prompt, ending(shortest))]
 
         rows.append(program)
-    return Workload(rows, list(range(n)), 1, 0, 0, [(0, n)] * n)
+    return Workload(rows, list(range(n)), 1, 0, 0, [(0, n)] * n, n * (200 + 270))
 
 
 WORKLOADS = {"debate": debate, "tree of thought": tree_of_thought, "open-ended": open_ended}
@@ -135,7 +154,7 @@ class Run:
     core: EngineCore
     load: Workload
     threads: int
-    without: Sequence[str]
+    without: Sequence[str] = ()
     finals: list[tuple[array, int]] = field(default_factory=list)  # ids, and prompt length
     left: int = 0
     seconds: float = 0.0
@@ -274,6 +293,50 @@ def simulate(name: str, policy: str, room: int, *, scale: float = 1.0, threads: 
     return run
 
 
+def on_model(args: argparse.Namespace, name: str, load: Workload) -> None:
+    """Wall times of a workload under each policy on a real model, in turns."""
+    options = json.loads(args.options)
+    work = load.working_set or least(
+        simulate(name, "planned", 1 << 20, scale=args.scale).finals)[1]
+    for share in args.share:
+        taken: dict[str, list[float]] = {policy: [] for policy in args.policies}
+        last: dict[str, Run] = {}
+        room = int(share * work)
+        with sglc.Engine(None if args.model == "default" else args.model, kv_tokens=room,
+                         **options) as engine:
+            core = engine.core
+            core.wait_idle()
+            Run(core, replace(load, rows=load.rows[:4]), 4).go()  # warm
+            for turn in range(args.turns):
+                for policy in args.policies if turn % 2 == 0 else args.policies[::-1]:
+                    core.wait_idle()
+                    core.use_policy(policy)
+                    core.flush_cache()
+                    core.reset_peak()
+                    before = core.stats()
+                    threads = len(load.rows) if policy == "planned" else args.threads
+                    run = last[policy] = Run(core, load, threads, args.without)
+                    taken[policy].append(run.go())
+                    core.wait_idle()
+                    run.stats = spent(before, core.stats())
+        best = min(statistics.median(t) for p, t in taken.items() if p != "planned")
+        for policy, seconds in taken.items():
+            run, median = last[policy], statistics.median(seconds)
+            made = sum(len(sequence) - prompt + 1 for sequence, prompt in run.finals)
+            minimum, _ = least(run.finals)
+            print(f"| {name} | {share} | {policy} | {run.stats['prefill_tokens'] / minimum:.3f} "
+                  f"| {run.stats['forward_passes']} | {run.stats['retractions']} "
+                  f"| {run.stats['kv_peak']}/{room} | {made / median:.0f} tokens/s "
+                  f"| best baseline / this {best / median:.2f} "
+                  f"| {median:.1f} ({', '.join(f'{t:.1f}' for t in seconds)}) |", flush=True)
+
+
+def spent(before: Any, after: Any) -> dict[str, int]:
+    """Counters of one run, and the peak."""
+    return {**{f: getattr(after, f) - getattr(before, f) for f in (
+        "prefill_tokens", "forward_passes", "retractions")}, "kv_peak": after.kv_peak}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--share", type=float, nargs="*", default=[0.25, 0.5, 2.0])
@@ -285,10 +348,17 @@ def main() -> None:
     parser.add_argument("--without", choices=["pins", "promises", "ranks"], nargs="*", default=[],
                         help="what planned requests leave out")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--model", help="default, or a GGUF file or Hugging Face folder")
+    parser.add_argument("--options", default="{}", help="JSON, for the model's engine")
+    parser.add_argument("--turns", type=int, default=3, help="on a real model")
     args = parser.parse_args()
     print("| workload | share | policy | prefill / least | steps | retracted | KV peak / pool "
           "| host ms/step | goal | s |\n|" + "---|" * 10)
     for name in args.workloads:
+        if args.model:
+            ending = {"ending": by_text} if name == "open-ended" else {}
+            on_model(args, name, WORKLOADS[name](args.scale, **ending))
+            continue
         first = simulate(name, "planned", 1 << 20, scale=args.scale, budget=args.budget)
         _, work = least(first.finals)
         for share in args.share:

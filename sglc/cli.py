@@ -154,6 +154,8 @@ def _bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     kv.add_argument("--kv-tokens", type=int, metavar="N", help="size of the KV pool")
     kv.add_argument("--kv-fraction", type=float, metavar="F",
                     help="size of the KV pool as a share of the working set, such as 0.5")
+    p.add_argument("--threads", type=int, metavar="N",
+                   help="of the eager mode, as run_batch's num_threads (default: its rule)")
     p.add_argument("--batch-tokens", type=int, metavar="N",
                    help="new tokens a step, at most (default: the engine's)")
     p.add_argument("--pairs", type=int, default=0, metavar="N",

@@ -112,6 +112,7 @@ class _Case:
         self.program = workload.program(size)
         self.rows = workload.batch(size, options.seed)
         self.engine = engine
+        self.threads: int | str = options.threads or "auto"
         self.kv: int | None = options.kv_tokens
         if options.kv_fraction is not None:
             # How much memory would hold everything is known when it has been run.
@@ -122,7 +123,7 @@ class _Case:
         backend = self.engine.get(self.kv, contender.policy)
         if not warmed:
             warm(self.program, self.rows, backend, contender.mode)
-        return measure(self.program, self.rows, backend, contender.mode)
+        return measure(self.program, self.rows, backend, contender.mode, self.threads)
 
     def predicted(self, measured: Measured) -> Beside:
         """What the cost model says of the compiled, planned form, beside what it was."""

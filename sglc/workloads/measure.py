@@ -60,17 +60,21 @@ class Measured:
 
 def warm(program: Any, rows: Rows, backend: Any, mode: str) -> None:
     """Run a few rows, so that compiling and first calls are not measured."""
-    _run(program, rows[:_WARM_ROWS], backend, mode)
+    _run(program, rows[:_WARM_ROWS], backend, mode, "auto")
 
 
-def measure(program: Any, rows: Rows, backend: Any, mode: str) -> Measured:
-    """Run all rows, greedy unless a gen says otherwise, and count."""
+def measure(program: Any, rows: Rows, backend: Any, mode: str,
+            threads: int | str = "auto") -> Measured:
+    """Run all rows, greedy unless a gen says otherwise, and count.
+
+    threads: of the eager mode, `num_threads` as in `run_batch`.
+    """
     backend.flush_cache()
     backend.core.reset_peak()
     before = backend.stats()
     with backend.record() as recording:
         start = time.perf_counter()
-        states = _run(program, rows, backend, mode)
+        states = _run(program, rows, backend, mode, threads)
         seconds = time.perf_counter() - start
     after = backend.stats()
     bound: LowerBound = recording.lower_bound()
@@ -87,9 +91,9 @@ def measure(program: Any, rows: Rows, backend: Any, mode: str) -> Measured:
         seconds=seconds, errors=sum([s.error() is not None for s in states]))
 
 
-def _run(program: Any, rows: Rows, backend: Any, mode: str) -> Sequence[Any]:
+def _run(program: Any, rows: Rows, backend: Any, mode: str, threads: int | str) -> Sequence[Any]:
     states: Sequence[Any] = program.run_batch(rows, backend=backend, mode=mode, seed=0,
-                                              temperature=0)
+                                              temperature=0, num_threads=threads)
     for state in states:
         state.error()  # waits for its end
     return states

@@ -77,14 +77,15 @@ def test_other_requests_go_on_meanwhile() -> None:
         ask()
         grammar.compile(regex="a", tokenizer=model.tokenizer)
         for name in MEANWHILE:
-            start, before = time.perf_counter(), len(heard)
+            start, before, used = time.perf_counter(), len(heard), time.process_time()
             with suppress(GrammarError):
                 grammar.compile(**CASES[name], tokenizer=model.tokenizer)
-            end = time.perf_counter()
+            end, used = time.perf_counter(), time.process_time() - used
             times = [start, *heard[before:], end]
             gap = max(b - a for a, b in pairwise(times))
             assert gap < 0.5 * SECONDS, (name, gap)
-            assert len(heard) - before > 20 * (end - start - 0.2), name
+            # Of this process's time: other processes may be busy.
+            assert len(heard) - before > 50 * (used - 0.2), name
         enough = True
         assert ended.wait(10)
 

@@ -39,8 +39,9 @@ def quiet(model: Any) -> None:
 
 def simulate(program: Any, rows: Any, kv: int, policy: str = "planned", mode: str = "compiled",
              budget: int = 512) -> Measured:
+    """Eager rows run all at once, as a caller who tunes `num_threads` would have them."""
     with sglc.HashModel("small", kv_tokens=kv, policy=policy, max_batch_tokens=budget) as model:
-        found = measure(program, rows, model, mode)
+        found = measure(program, rows, model, mode, threads=len(rows))
         quiet(model)
     assert found.errors == 0
     return found
@@ -96,7 +97,7 @@ def test_prefill_at_the_bound_at_full_size(name: str) -> None:
         quarter = simulate(program, rows, room(full, 0.25), budget=2048)
         assert quarter.ratio <= 1.1 and quarter.retractions == 0
         lpm = simulate(program, rows, room(full, 0.25), "lpm", "eager", 2048)
-        assert lpm.ratio >= 1.5
+        assert lpm.ratio >= 2
 
 
 # -- any memory ------------------------------------------------------------------------------
