@@ -59,6 +59,7 @@ CODES: dict[str, str] = {
     "SGLC507": "the request to the engine is malformed",
     "SGLC508": "the generated text is no value of its schema",
     "SGLC509": "the remote API did not answer as it should",
+    "SGLC510": "the image cannot be used",
 }
 
 
@@ -243,6 +244,10 @@ class ApiError(EngineError):
 
 class ModelError(SglcError, RuntimeError):
     """A model cannot be found or loaded."""
+
+
+class ImageError(SglcError, ValueError):
+    """An image cannot be read, or is not one."""
 
 
 class Cancelled(EngineError):

@@ -38,6 +38,7 @@ class Canonical:
     def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
         vocab = TokenIndex.of(tokenizer).vocab
         self._encode = tokenizer.encode
+        self._sure_border = tokenizer.sure_border
         self._table = tokenizer.byte_table
         self._size = vocab_size
         self._barred = tokenizer.special_ids | tokenizer.eos_ids
@@ -64,7 +65,7 @@ class Canonical:
         forced = constraint.jump(state)
         if not forced:
             return ()
-        before = self._before(ids, start)
+        before = self._before(ids, start, forced[:1])
         found: tuple[int, ...] = self._known.get(
             (constraint, state, before),
             lambda: tuple(self._tokens(constraint, state, before, forced)))
@@ -106,13 +107,17 @@ class Canonical:
         alone = not word & (word - 1) and token < self._size and token not in self._barred
         return token if alone else -1
 
-    def _before(self, ids: array[int], start: int) -> bytes:
-        """The last `_CONTEXT` bytes generated, extended to begin with a token and a character."""
-        table = self._table
+    def _before(self, ids: array[int], start: int, then: bytes) -> bytes:
+        """The last `_CONTEXT` bytes generated, extended to begin with a token and a character, or
+        as many of them as can make a difference if `then` follows."""
+        table, sure_border = self._table, self._sure_border
         at, data = len(ids), b""
         while at > start and (len(data) < _CONTEXT or data[0] & 0xC0 == 0x80):
             at -= 1
             data = table[ids[at]] + data
+            border = sure_border(data + then)
+            if border:
+                return data[border:]
         return data
 
     def _pieces(self, text: str, data: bytes, start: int) -> list[tuple[int, int]]:

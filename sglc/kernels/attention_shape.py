@@ -81,6 +81,12 @@ class Limits:
                     tokens // (shape.queries(MIDDLE) + 1) + spare, tokens)
         return cls(grid, 5 * tokens + spare, min(10 * tokens, 2 * tokens + 1024) + spare)
 
+    @classmethod
+    def of_pieces(cls, tokens: int, pieces: int) -> Limits:
+        """Room for any rows of `tokens` tokens in units of one class (middle), whose keys are cut
+        into so many pieces at most."""
+        return cls(Grid(0, tokens * pieces, 0, tokens), tokens, tokens * pieces)
+
 
 @dataclass(frozen=True, slots=True)
 class Units:

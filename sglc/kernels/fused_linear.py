@@ -9,19 +9,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sglc.kernels.int4 import Int4Matrix
 from sglc.kernels.rms_norm import rms_norm_torch
 from sglc.kernels.silu_mul import silu_mul_torch
 
 
-def fused_linear_torch(x: Tensor, weight: Tensor, norm: Tensor | None = None, eps: float = 0.0,
-                       residual: Tensor | None = None, gated: bool = False,
+def fused_linear_torch(x: Tensor, weight: Tensor | Int4Matrix, norm: Tensor | None = None,
+                       eps: float = 0.0, residual: Tensor | None = None, gated: bool = False,
                        out_dtype: torch.dtype | None = None) -> Tensor:
     """silu_mul(rms_norm(x) W^T) or rms_norm(x) W^T + residual, each part if asked for.
 
-    x: (T, in).  weight: (out, in), of the type of x.  norm: (in,), its weights; None for none.
-    residual: (T, out), updated in place and returned; not together with `gated`.
+    x: (T, in).  weight: (out, in), of the type of x or of 4 bits.  norm: (in,), its weights; None
+    for none.  residual: (T, out), updated in place and returned; not together with `gated`.
     Returns (T, out), or (T, out / 2) if gated, in `out_dtype`, by default the type of x.
     """
+    if not isinstance(weight, Tensor):
+        weight = weight.dense(x.dtype)
     if norm is not None:
         x = rms_norm_torch(x.float(), norm.float(), eps).to(x.dtype)
     if residual is not None:

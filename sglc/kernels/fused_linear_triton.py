@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from sglc.kernels.gemv_triton import gemv_triton
+from sglc.kernels.int4_pack import PackedInt4
+from sglc.kernels.int4_triton import int4_linear_triton
 from sglc.kernels.rms_norm_triton import rms_norm_triton
 from sglc.kernels.silu_mul_triton import silu_mul_triton
 from sglc.kernels.small_gemm_triton import MAX_ROWS, SMALLEST_TILE, small_gemm_triton
@@ -37,11 +39,14 @@ def pack_triton(weight: Tensor) -> PackedWeight:
                         torch.zeros(tiles, dtype=torch.int32, device=weight.device))
 
 
-def fused_linear_triton(x: Tensor, weight: PackedWeight, norm: Tensor | None = None,
+def fused_linear_triton(x: Tensor, weight: PackedWeight | PackedInt4, norm: Tensor | None = None,
                         eps: float = 0.0, residual: Tensor | None = None, gated: bool = False,
                         out_dtype: torch.dtype | None = None) -> Tensor:
-    """As `fused_linear_torch`, of contiguous tensors and a weight from `pack_triton`."""
+    """As `fused_linear_torch`, of contiguous tensors and a weight from `pack_triton` or
+    `pack_int4_triton`."""
     kind = out_dtype or x.dtype
+    if isinstance(weight, PackedInt4):
+        return int4_linear_triton(x, weight, norm, eps, residual, gated, kind)
     if len(x) == 1:
         return gemv_triton(x, weight.weight, norm, eps, residual, gated, kind)
     if 0 < len(x) <= MAX_ROWS:

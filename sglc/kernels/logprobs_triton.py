@@ -64,6 +64,12 @@ def _pick_kernel(logits_ptr, top_ptr, sum_ptr, tokens_ptr, own_ptr, best_ptr, be
 
 def logprobs_triton(logits: Tensor, tokens: Tensor, top: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """As `logprobs_torch`, of contiguous tensors; `top` is at most the number of columns."""
+    return logprobs_in_parts(logits, tokens, top, triton.cdiv(_PROGRAMS, max(1, len(logits))))
+
+
+def logprobs_in_parts(logits: Tensor, tokens: Tensor, top: int, parts: int
+                      ) -> tuple[Tensor, Tensor, Tensor]:
+    """The same with about so many programs a row."""
     rows, count = logits.shape
     top = min(top, count)
     like = {"dtype": torch.float32, "device": logits.device}
@@ -72,7 +78,7 @@ def logprobs_triton(logits: Tensor, tokens: Tensor, top: int = 0) -> tuple[Tenso
     if not rows:
         return own, best, best_id
     block = min(2048, triton.next_power_of_2(count))
-    parts = max(1, min(triton.cdiv(count, block), triton.cdiv(_PROGRAMS, rows)))
+    parts = max(1, min(triton.cdiv(count, block), parts))
     per_part = triton.cdiv(triton.cdiv(count, parts), block) * block
     parts = triton.cdiv(count, per_part)
     tops, sums = torch.empty(rows, parts, **like), torch.empty(rows, parts, **like)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sglc.kernels.advance import DecodeRows
+    from sglc.kernels.int4 import Int4Matrix
     from sglc.kernels.row_masks import MaskRows
 
 # operation -> {backend: implementation}, best first; "torch" is the reference and always there.
@@ -36,16 +37,31 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "silu_mul": {"torch": "sglc.kernels.silu_mul:silu_mul_torch"},
 }
 
+# On the CPU with weights of 8 bits.
+INT8_IMPLEMENTATIONS: dict[str, str] = {
+    "pack_linear": "sglc.kernels.int8:pack_int8", "linear": "sglc.kernels.int8:linear_int8",
+}
+
 # The same for a GPU, where operations are wider so that fewer kernels run.
 DEVICE_IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "pack": {"triton": "sglc.kernels.fused_linear_triton:pack_triton",
              "torch": "sglc.kernels.linear:pack_torch"},
+    "pack_int4": {"triton": "sglc.kernels.int4_triton:pack_int4_triton",
+                  "torch": "sglc.kernels.int4:pack_int4_torch"},
     **{op: {"triton": f"sglc.kernels.{op}_triton:{op}_triton",
             "torch": f"sglc.kernels.{op}:{op}_torch"}
        for op in ("fused_linear", "rms_norm", "silu_mul", "embed", "rope_store", "few_logits",
                   "row_masks", "sample", "logprobs", "advance")},
     "add_rms_norm": {"triton": "sglc.kernels.rms_norm_triton:add_rms_norm_triton",
                      "torch": "sglc.kernels.rms_norm:add_rms_norm_torch"},
+}
+
+# Operations whose result for a row must not depend on the rows beside it, where others' may.
+FIXED_IMPLEMENTATIONS: dict[str, str] = {
+    "pack_int4": "sglc.kernels.int4:pack_int4_never",  # fixed products are of dense weights
+    "fused_linear": "sglc.kernels.fixed_linear_triton:fixed_linear",
+    "rope_store": "sglc.kernels.fixed_linear_triton:rope_store_fixed",
+    "logprobs": "sglc.kernels.fixed_linear_triton:logprobs_fixed",
 }
 
 # backend -> a function of the weights' type that says whether it works here.
@@ -56,8 +72,8 @@ AVAILABLE: dict[str, str] = {"onednn": "sglc.kernels.linear:onednn_available"}
 class Kernels:
     """One implementation of each operation; `backends` says which."""
 
-    pack_linear: Callable[[Tensor], Tensor]
-    linear: Callable[[Tensor, Tensor], Tensor]
+    pack_linear: Callable[[Tensor], Any]
+    linear: Callable[[Tensor, Any], Tensor]
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
     rope_angles: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     rope: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -75,6 +91,7 @@ class DeviceKernels:
     """
 
     pack: Callable[[Tensor], Any]
+    pack_int4: Callable[[Int4Matrix], Any]  # for `fused_linear`; None if it cannot be
     fused_linear: Callable[..., Tensor]
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -95,12 +112,16 @@ def load_function(spec: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def resolve(choice: str, dtype: torch.dtype) -> Kernels:
+def resolve(choice: str, dtype: torch.dtype, quantization: str | None = None) -> Kernels:
     """The kernels for weights of `dtype` on the CPU.
 
     choice: "auto" takes the best backend that works here, "torch" the reference everywhere.
+    quantization: "int8" for linear layers of 8 bits.
     Raises ModelError (SGLC504) for any other choice.
     """
+    if quantization not in (None, "int8"):
+        raise ModelError("SGLC504", f"unknown quantization {quantization!r}",
+                         fixes=('use "int8", or leave it out',))
     if choice not in ("auto", "torch"):
         raise ModelError("SGLC504", f"unknown kernels {choice!r}", fixes=('use "auto" or "torch"',))
     usable = {"torch"}
@@ -108,15 +129,20 @@ def resolve(choice: str, dtype: torch.dtype) -> Kernels:
         usable |= {name for name, probe in AVAILABLE.items() if load_function(probe)(dtype)}
     chosen = {op: next(b for b in by_backend if b in usable)
               for op, by_backend in IMPLEMENTATIONS.items()}
-    return Kernels(**{op: load_function(IMPLEMENTATIONS[op][b]) for op, b in chosen.items()},
+    where = {op: IMPLEMENTATIONS[op][b] for op, b in chosen.items()}
+    if quantization is not None:
+        where |= INT8_IMPLEMENTATIONS
+        chosen |= dict.fromkeys(INT8_IMPLEMENTATIONS, "int8")
+    return Kernels(**{op: load_function(spec) for op, spec in where.items()},
                    backends=tuple(chosen.items()))
 
 
-def resolve_device(choice: str) -> DeviceKernels:
+def resolve_device(choice: str, fixed: bool = False) -> DeviceKernels:
     """The kernels for a GPU.
 
     choice: "auto" takes Triton's where it is installed, "triton" insists on it, "torch" takes the
     references; "flashinfer" insists on that package and takes Triton's for what it lacks.
+    fixed: a row's result does not depend on the rows beside it; Triton's only.
     Raises ModelError (SGLC504) for any other choice, and where the package is not installed.
     """
     if choice not in ("auto", "torch", "triton", "flashinfer"):
@@ -130,6 +156,14 @@ def resolve_device(choice: str) -> DeviceKernels:
         usable |= {"triton", choice}
     chosen = {op: next(b for b in by_backend if b in usable)
               for op, by_backend in DEVICE_IMPLEMENTATIONS.items()}
-    return DeviceKernels(
-        **{op: load_function(DEVICE_IMPLEMENTATIONS[op][b]) for op, b in chosen.items()},
-        backends=tuple(chosen.items()))
+    where = {op: DEVICE_IMPLEMENTATIONS[op][b] for op, b in chosen.items()}
+    if fixed:
+        if "triton" not in usable:
+            raise ModelError(
+                "SGLC504", "deterministic=True needs Triton's kernels",
+                why="the libraries behind the others choose how to multiply by the number of rows",
+                fixes=('use kernels="auto" and install triton', "leave deterministic out"))
+        where |= FIXED_IMPLEMENTATIONS
+        chosen |= dict.fromkeys(FIXED_IMPLEMENTATIONS, "fixed")
+    return DeviceKernels(**{op: load_function(spec) for op, spec in where.items()},
+                         backends=tuple(chosen.items()))

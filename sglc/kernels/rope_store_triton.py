@@ -58,6 +58,15 @@ def rope_store_triton(qkv: Tensor, positions: Tensor, slots: Tensor, table: Tens
                       q_norm: Tensor | None = None, k_norm: Tensor | None = None,
                       eps: float = 0.0) -> Tensor:
     """As `rope_store_torch`, of contiguous tensors."""
+    # Few heads a program keep all processors busy when there are few tokens.
+    few = len(qkv) <= 16
+    return rope_store_by(2 if few else 8, qkv, positions, slots, table, pool, q_norm, k_norm, eps)
+
+
+def rope_store_by(block_h: int, qkv: Tensor, positions: Tensor, slots: Tensor, table: Tensor,
+                  pool: Tensor, q_norm: Tensor | None, k_norm: Tensor | None, eps: float
+                  ) -> Tensor:
+    """The same with so many heads a program."""
     groups, dim = pool.shape[2:]
     tokens = len(qkv)
     heads = qkv.shape[1] // dim - 2 * groups
@@ -65,8 +74,6 @@ def rope_store_triton(qkv: Tensor, positions: Tensor, slots: Tensor, table: Tens
     if not tokens:
         return out
     norm = q_norm is not None and k_norm is not None
-    # Few heads a program keep all processors busy when there are few tokens.
-    block_h = 2 if tokens <= 16 else 8
     _kernel[(tokens, triton.cdiv(heads + 2 * groups, block_h))](
         qkv, positions, slots, table, pool, q_norm if norm else table,
         k_norm if norm else table, out, heads, groups, eps, HALF=dim // 2,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sglc.kernels.fsm import FsmTables
+from sglc.kernels.fsm import FsmTables, next_states
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,8 @@ class MaskRows:
     tables, table, state: see `fsm`; None if no row has a table.
     words: int32 (C, words), masks from elsewhere, and words_row: int32 (R,), a row's own of
         them, -1 for none; None if no row has one.
+    drawn: int64, tokens, and after: int32 (R,), which of them a row with a table has drawn since
+        it was in `state`, -1 for none; None if no row has.
     """
 
     base: Tensor
@@ -30,16 +32,22 @@ class MaskRows:
     state: Tensor | None = None
     words: Tensor | None = None
     words_row: Tensor | None = None
+    drawn: Tensor | None = None
+    after: Tensor | None = None
 
 
 def row_masks_torch(rows: MaskRows) -> Tensor:
     """int32 (R, words): (base or spared) and the row's constraints, without what is held back."""
     out = rows.base[None] | _bits(rows.spared, len(rows.base))
     if rows.tables is not None and rows.table is not None and rows.state is not None:
-        which, state = rows.table.clamp(min=0).long(), rows.state.clamp(min=0).long()
+        now = rows.state
+        if rows.drawn is not None and rows.after is not None:
+            token = rows.drawn[rows.after.clamp(min=0).long()].clamp(min=0)
+            now = next_states(rows.tables, rows.table, now, token.masked_fill(rows.after < 0, -1))
+        which, state = rows.table.clamp(min=0).long(), now.clamp(min=0).long()
         states, _, masks = rows.tables.base[which].unbind(1)
         row = masks + rows.tables.mask_of[states + state].long()
-        allowed = rows.tables.masks[row].masked_fill((rows.state < 0)[:, None], 0)
+        allowed = rows.tables.masks[row].masked_fill((now < 0)[:, None], 0)
         out &= allowed.masked_fill((rows.table < 0)[:, None], -1)
     if rows.words is not None and rows.words_row is not None:
         allowed = rows.words[rows.words_row.clamp(min=0).long()]

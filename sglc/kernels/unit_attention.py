@@ -39,12 +39,14 @@ class Launch:
 @dataclass(frozen=True, slots=True)
 class Tuning:
     """Launches by class; whether kernels of one step overlap (programmatic launch, Hopper on);
-    whether partial results are kept in the queries' type instead of float32."""
+    whether partial results are kept in the queries' type instead of float32; whether there is one
+    form of each kernel, whatever the number of tokens."""
 
     classes: tuple[Launch, Launch, Launch] = (Launch(64, 2, 3), Launch(32, 4, 5),
                                               Launch(64, 4, 3))
     overlap: bool = True
     half_partials: bool = True
+    one_form: bool = False
 
 
 def tuning(dtype: torch.dtype, device: torch.device | str) -> Tuning:
@@ -136,7 +138,7 @@ class UnitAttention:
                 STAGES=launch.stages, OVERLAP=tune.overlap, num_warps=launch.warps,
                 **(pdl if i else {}))
         if grid.merged:
-            many = grid.merged >= _MANY
+            many = grid.merged >= _MANY or tune.one_form
             block_h = min(8 if many else 2, triton.next_power_of_2(shape.heads))
             merge_kernel[(grid.merged, triton.cdiv(shape.heads, block_h))](
                 out, self._partial, self._sums, pointers, HEADS=shape.heads, D=shape.dim,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections.abc import Callable
 
 import numpy as np
 
@@ -19,9 +20,12 @@ from sglc.grammar.prefixed import prefixed
 from sglc.runtime.choices import Choices
 from sglc.runtime.radix import Node
 from sglc.runtime.request import Request
+from sglc.runtime.rides import Rides
+from sglc.runtime.rules import Rules
 from sglc.runtime.sampler import Draw
 from sglc.runtime.sequence import Sequence
 from sglc.runtime.stops import StopWatcher
+from sglc.tokens.images import FIRST_ID, PlacedImage, covered
 from sglc.tokens.tokenizer import Tokenizer
 
 TIGHT = 64  # a bound on new tokens that is always worth keeping memory free for
@@ -31,14 +35,15 @@ class Admission:
     """Checks requests against one model, tokenizer and pool.
 
     jumps: whether constrained requests append tokens without alternative, or sample them.
+    aside: where constraints' tables for a device are made (see `Rules`).
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, context_length: int,
-                 kv_tokens: int, *, jumps: bool) -> None:
+                 kv_tokens: int, *, jumps: bool,
+                 aside: Callable[[Callable[[], None]], None] | None = None) -> None:
         self.table = tokenizer.byte_table
         self._tokenizer = tokenizer
         self._jumps = jumps
-        self._canonical: Canonical | None = None  # made for the first constraint
         self.eos = frozenset(tokenizer.eos_ids)
         self.vocab_size = vocab_size
         self.context_length = context_length
@@ -46,16 +51,23 @@ class Admission:
         words = np.full((tokenizer.vocab_size + 31) // 32, 0xFFFFFFFF, dtype=np.uint32)
         for i in self.eos:
             words[i >> 5] &= ~np.uint32(1 << (i & 31))
-        self._open_ids = words.view(np.int32)
+        self.rules = Rules(words.view(np.int32),
+                           lambda: Canonical.of(tokenizer, vocab_size), aside)
 
     def open(self, request: Request, arrival: int, root: Node, private: bool) -> Sequence:
         """The sequence for a request; it may be `finished` already.
 
         Raises EngineError: SGLC501, SGLC502, or SGLC507 for a request that makes no sense.
         """
+        seq = self._open(request, arrival, root, private)
+        if request.rides and not private:
+            self._add_rides(seq)
+        return seq
+
+    def _open(self, request: Request, arrival: int, root: Node, private: bool) -> Sequence:
         ids = array("q", request.ids)
         n = len(ids)
-        if _outside(ids, self.vocab_size):
+        if _outside(ids, self.vocab_size, request.images):
             raise EngineError("SGLC507", "the prompt has ids outside the model's vocabulary",
                               why=f"ids must lie in 0 .. {self.vocab_size - 1}")
         if request.kind == "score":
@@ -85,6 +97,22 @@ class Admission:
         elif not n:
             seq.complete()
         return seq
+
+    def _add_rides(self, seq: Sequence) -> None:
+        """What may ride along with a sequence; what the model could not read is left out."""
+        request, arrival, root = seq.request, seq.arrival, seq.root
+        longest = min(self.context_length, self.kv_tokens)
+        rows = [row for row in request.rides
+                if row and len(request.ids) + len(row) <= longest
+                and not _outside(row, self.vocab_size)]
+
+        def make(ride: Request) -> Sequence:
+            n = len(ride.ids)
+            return Sequence(ride, arrival, ids=ride.ids, root=root, private=False, target=n,
+                            want=n - 1, score_end=0, limit=0)
+
+        if rows:
+            seq.rides = Rides(request, rows, make)
 
     def _choices(self, request: Request, arrival: int, root: Node, private: bool) -> Sequence:
         """The sequence of the choice that goes ahead; its `group` opens the others."""
@@ -156,20 +184,22 @@ class Admission:
         constraint = request.constraint
         if request.held:
             constraint = prefixed(request.held, constraint, self._tokenizer)
+        text = seq.ids if not request.images else [i for i in seq.ids if i < FIRST_ID]
         draw = Draw(params, request.key, stop_ids=self.eos | stop_ids,
-                    constrained=constraint is not None, prompt=seq.ids)
+                    constrained=constraint is not None, prompt=text)
         seq.configure(draw, stop_ids | self.eos if ends else stop_ids, watcher)
         if constraint is not None:
-            if self._canonical is None:
-                self._canonical = Canonical.of(self._tokenizer, self.vocab_size)
             # Log-probabilities need the model's word on every token.
             told = (params.logprobs or params.top_logprobs > 0
                     or request.want_prompt_logprobs_from is not None)
-            seq.constrain(constraint, self._open_ids, self._canonical, self._jumps and not told)
+            seq.constrain(self.rules.of(constraint), self._jumps and not told)
 
 
-def _outside(ids: array[int], size: int) -> bool:
-    """Whether an id is not below `size`; looping over long prompts took a third of the time
-    before their first step."""
+def _outside(ids: array[int], size: int, images: tuple[PlacedImage, ...] = ()) -> bool:
+    """Whether an id is not below `size`, and no position of these images; looping over long
+    prompts took a third of the time before their first step."""
     numbers = np.frombuffer(ids, np.int64)
-    return len(numbers) > 0 and bool(numbers.min() < 0 or numbers.max() >= size)
+    if not len(numbers) or (numbers.min() >= 0 and numbers.max() < size):
+        return False
+    more = numbers[(numbers < 0) | (numbers >= size)]
+    return bool(more.min() < FIRST_ID) or not covered(images, more.tolist())

@@ -20,8 +20,11 @@ from sglc.runtime.keys import sampling_key, seeded_key
 from sglc.runtime.pins import Pin
 from sglc.runtime.request import Request, Result, SamplingParams
 from sglc.runtime.typed import Reader, TypedText
+from sglc.tokens.images import FIRST_ID, place_image
 from sglc.tokens.prompt import Prompt
 from sglc.tokens.tokenizer import Tokenizer
+
+__all__ = ["place_image"]
 
 Pins = tuple[tuple[Pin, int | None], ...]  # as in `Request`
 
@@ -48,6 +51,8 @@ class Calls(Protocol):
     """
 
     def empty_prompt(self, tokenizer: Any) -> Any: ...
+
+    def place_image(self, tokenizer: Any, source: Any) -> Any: ...
 
     def constraint_for(self, options: RunOptions, tokenizer: Any) -> Any: ...
 
@@ -133,10 +138,10 @@ def start_gen(target: Target, prompt: Prompt, options: RunOptions, keys: Sequenc
               constraint: Any, done: Callable[[Outcome], None], *, space: int | None = None,
               priority: tuple[int, ...] = (), on_text: Callable[[str], None] | None = None,
               reader: Reader | None = None, bound: int | None = None, pins: Pins = (),
-              continues: bool = False) -> Call:
+              continues: bool = False, rides: tuple[array, ...] = ()) -> Call:
     """Generate on `prompt` (`options` resolved); `done` is called once, on the engine's thread.
 
-    priority, bound, pins, continues: what the plan knows, see `Request`.
+    priority, bound, pins, continues, rides: what the plan knows, see `Request`.
 
     With `n > 1` value and meta are lists, and the prompt continues with the first sample.  With
     a `reader` the value is a `TypedText`.
@@ -183,7 +188,8 @@ def start_gen(target: Target, prompt: Prompt, options: RunOptions, keys: Sequenc
             "generate", ids, (lambda r, j=j: finish(j, r)), params, key, constraint,
             space=space, priority=priority, bound=bound, pins=pins,
             on_text=on_text if j == 0 else None, continues=continues,
-            held=held, want_prompt_logprobs_from=from_))
+            rides=() if held or j else rides, held=held, images=prompt.images,
+            want_prompt_logprobs_from=from_))
     target.submit(call.requests)
     return call
 
@@ -204,7 +210,8 @@ def gen_meta(result: Result, options: RunOptions, tokenizer: Tokenizer, prompt_i
     }
     if options.return_logprob or options.top_logprobs_num:
         def entry(lp: float | None, token: int) -> tuple[float | None, int, str | None]:
-            text = tokenizer.decode([token]) if options.return_text_in_logprobs else None
+            named = options.return_text_in_logprobs and token < FIRST_ID
+            text = tokenizer.decode([token]) if named else None
             return lp, token, text
 
         scored = () if from_ is None else prompt_ids[from_:]
@@ -234,7 +241,7 @@ def start_select(target: Target, prompt: Prompt, choices: Sequence[str], method:
                                              f"choices holds {what}: {choices!r}"[:200])))
             return Call()
         ids = ChoiceIds(target.tokenizer, choices)
-    base, rows = ids.behind(prompt)
+    base, rows, rides = ids.behind(prompt)
     call = Call()
     wanted = [base]
     if method == "unconditional_likelihood_normalized":
@@ -262,7 +269,9 @@ def start_select(target: Target, prompt: Prompt, choices: Sequence[str], method:
 
     for i, before in enumerate(wanted):
         call.requests.append(Request("score", before, (lambda r, i=i: finish(i, r)),
-                                     choices=rows, space=space, priority=priority, pins=pins))
+                                     choices=rows, rides=() if i else rides, space=space,
+                                     priority=priority, pins=pins,
+                                     images=prompt.images))
     target.submit(call.requests)
     return call
 

@@ -21,6 +21,7 @@ from sglc.runtime.pins import Pin
 from sglc.runtime.policies import make_policy
 from sglc.runtime.recording import Recording
 from sglc.runtime.request import Request
+from sglc.runtime.rules import Aside
 from sglc.runtime.sampler import Sampler
 from sglc.runtime.scheduler import Scheduler
 from sglc.tokens.tokenizer import Tokenizer
@@ -44,6 +45,7 @@ class Stats:
     requests: how many there were; one that goes on in place where another stopped counts as a
         part of that.
     model_seconds: time inside the model (forward and LM head).
+    images_encoded: images that the vision tower looked at.
     """
 
     prefill_tokens: int
@@ -60,6 +62,7 @@ class Stats:
     kv_peak: int
     requests: int
     model_seconds: float
+    images_encoded: int = 0
 
 
 class EngineCore:
@@ -71,6 +74,9 @@ class EngineCore:
     max_running: sequences at once (at most `max_batch_tokens`).  jump_forward: "safe" appends
     the tokens that a constraint leaves no choice about, "off" samples them; the ids are the same.
     policy: who goes when, by name (see `policies/`); the ids are the same under each.
+    ride_tokens: how many tokens a step takes at next to no cost beside those of a request whose
+    outcome decides what comes next: others' tokens, and branches that are read in vain (see
+    `rides.py`); 0 reads no branch ahead.  Only the planned policy does.
     A runner with a method `launcher(sampler)` brings its own, and steps overlap (`overlapped.py`).
 
     The engine owns the runner: it allocates its KV and closes it.
@@ -79,7 +85,7 @@ class EngineCore:
     def __init__(self, runner: Runner, tokenizer: Tokenizer, *, kv_tokens: int,
                  radix_cache: bool = True, max_batch_tokens: int = 512,
                  max_running: int = 256, jump_forward: str = "safe",
-                 policy: str = "planned") -> None:
+                 policy: str = "planned", ride_tokens: int = 0) -> None:
         if jump_forward not in ("safe", "off"):
             raise ValueError(f'jump_forward is "safe" or "off", not {jump_forward!r}')
         if max_batch_tokens < 1 or max_running < 1 or kv_tokens < 2:
@@ -97,13 +103,17 @@ class EngineCore:
         sampler = Sampler(vocab, never)
         on_device = getattr(runner, "launcher", None)
         loop: Callable[..., EngineLoop] = OverlappedLoop if on_device else EngineLoop
+        launcher = on_device(sampler) if on_device else Launcher(runner, sampler)
+        admission = Admission(tokenizer, runner.vocab_size, runner.context_length, kv_tokens,
+                              jumps=jump_forward == "safe", aside=Aside() if on_device else None)
+        if on_device:
+            launcher.clock = admission.rules.clock
         self._loop = loop(
-            Admission(tokenizer, runner.vocab_size, runner.context_length, kv_tokens,
-                      jumps=jump_forward == "safe"),
-            on_device(sampler) if on_device else Launcher(runner, sampler),
+            admission, launcher,
             kv_tokens=kv_tokens, max_tokens=max_batch_tokens, max_running=max_running,
             radix_cache=radix_cache, policy=partial(make_policy, policy),
-            max_choice_tokens=0 if on_device else _CHOICES * max_batch_tokens)
+            max_choice_tokens=0 if on_device else _CHOICES * max_batch_tokens,
+            ride_tokens=ride_tokens)
         self._finalizer = weakref.finalize(self, self._loop.stop, _EXIT_SECONDS)
 
     def submit(self, requests: Sequence[Request]) -> None:
@@ -119,10 +129,11 @@ class EngineCore:
         """End these requests with SGLC506 (`Cancelled`) within one step, finished ones apart."""
         self._loop.cancel(requests)
 
-    def new_space(self) -> int:
+    def new_space(self, apart: bool = False) -> int:
         """A sharing space: requests that name it share KV.  With the radix cache on, all spaces
-        are the engine's one cache."""
-        return self._loop.new_space()
+        are the engine's one cache, except those that stand `apart`: nothing of them can be found
+        from another."""
+        return self._loop.new_space(apart)
 
     def drop_space(self, space: int) -> None:
         """End a space of `new_space`; its KV is freed as soon as nothing running reads it.
@@ -176,6 +187,7 @@ class EngineCore:
 
         def read(scheduler: Scheduler, launcher: Launcher) -> Stats:
             counters, pool = scheduler.counters, scheduler.pool
+            vision = getattr(self.runner, "vision", None)
             return Stats(
                 prefill_tokens=counters.prefill, cached_tokens=counters.cached,
                 decode_tokens=counters.decode, forced_tokens=counters.forced,
@@ -183,7 +195,8 @@ class EngineCore:
                 retractions=counters.retractions, kv_free=pool.free,
                 kv_cached=scheduler.tree.cached, kv_in_use=scheduler.in_use,
                 kv_total=pool.total, kv_peak=counters.peak,
-                requests=counters.requests, model_seconds=launcher.model_seconds)
+                requests=counters.requests, model_seconds=launcher.model_seconds,
+                images_encoded=0 if vision is None else vision.encoded)
 
         snapshot: Stats = self._loop.read(read)
         return snapshot

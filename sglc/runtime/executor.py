@@ -379,7 +379,7 @@ class Instance:
             call = job.calls.start_gen(
                 job, prompt, options, calls.gen_keys(options, job.seed, self.row, path),
                 constraint, done, space=job.space, priority=(self.row, spec.rank, step.order),
-                on_text=on_text, reader=job.reader(spec), continues=spec.fused,
+                on_text=on_text, reader=job.reader(spec), continues=spec.fused, rides=spec.rides,
                 bound=spec.most if job.plan is not None and not options.heal else None)
         else:
             self._numbers[key] = number
@@ -400,7 +400,7 @@ class Instance:
         if not ids or key in self._flying:
             return
         request = Request("prefill", ids, lambda _: self._arrive(key, None), space=job.space,
-                          priority=(self.row, LATE, step.order))
+                          priority=(self.row, LATE, step.order), images=prompt.images)
         self._flying[key] = Call([request])
         job.submit([request])
         if self.cancelled is not None:

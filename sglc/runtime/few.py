@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sglc.runtime.noise import gumbel_max
-from sglc.runtime.sampler import Draw, Sampler, best, keep_likely, unpack
+from sglc.runtime.sampler import BIAS, Draw, Sampler, best, keep_likely, unpack
 
 _SHARE = 50  # at most one in so many tokens is few
 _KEPT = 1024  # masks whose ids are remembered
@@ -30,7 +30,7 @@ class FewTokens:
         """The ids that the next draw chooses from, ascending; the same array for the same mask.
         None where they are not few, or all logits are wanted."""
         words = draw.words
-        if words is None or draw.reports:
+        if words is None or draw.reports or draw.flags & BIAS:
             return None
         known = self._known.get(id(words))
         if known is None:

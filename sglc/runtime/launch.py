@@ -18,6 +18,7 @@ from sglc.runtime.batch import Runner
 from sglc.runtime.few import FewTokens, draw_few
 from sglc.runtime.sampler import Draw, Sampler, Top
 from sglc.runtime.step import Step
+from sglc.tokens.images import in_vocabulary
 
 _SCORE_ROWS = 128  # rows of log-probabilities in memory at once
 
@@ -119,7 +120,7 @@ class Launcher:
         return logits
 
     def _scores(self, hidden: Any, step: Step) -> list[float]:
-        wanted = [(k, seq.ids[at + 1]) for seq, at, k in step.scores]
+        wanted = [(k, in_vocabulary(seq.ids[at + 1])) for seq, at, k in step.scores]
         by_row: dict[int, list[int]] = {}
         for i, (k, _) in enumerate(wanted):
             by_row.setdefault(k, []).append(i)

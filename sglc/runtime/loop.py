@@ -36,7 +36,8 @@ class EngineLoop:
 
     def __init__(self, admission: Admission, launcher: Launcher, *, kv_tokens: int,
                  max_tokens: int, max_running: int, radix_cache: bool,
-                 policy: Callable[[], Policy], max_choice_tokens: int = 0) -> None:
+                 policy: Callable[[], Policy], max_choice_tokens: int = 0,
+                 ride_tokens: int = 0) -> None:
         self._admission = admission
         self._launcher = launcher
         self._radix_cache = radix_cache
@@ -53,7 +54,7 @@ class EngineLoop:
         self._events: list[Event] = []
         self._new_scheduler: Callable[[Policy], Scheduler] = partial(
             Scheduler, kv_tokens, max_tokens, max_running, self._leave,
-            max_choice_tokens=max_choice_tokens)
+            max_choice_tokens=max_choice_tokens, ride_tokens=ride_tokens)
         self._policy = policy
         self.scheduler = self._new_scheduler(policy())
         self._global = self.scheduler.tree.new_root()
@@ -83,10 +84,10 @@ class EngineLoop:
                 request.cancelled = True
             self._cancels = True
 
-    def new_space(self) -> int:
+    def new_space(self, apart: bool = False) -> int:
         with self._lock:
             self._space_count += 1
-            if not self._radix_cache:
+            if apart or not self._radix_cache:
                 self._spaces[self._space_count] = self.scheduler.tree.new_root()
             return self._space_count
 
@@ -261,19 +262,21 @@ class EngineLoop:
         self._drops.clear()
 
     def _root(self, space: int | None) -> Node:
+        root = None if space is None else self._spaces.get(space)
+        if root is not None:
+            return root
         if self._radix_cache:
             return self._global
         if space is None:
             return self.scheduler.tree.new_root()
-        root = self._spaces.get(space)
-        if root is None:
-            raise EngineError("SGLC507", f"there is no sharing space {space}")
-        return root
+        raise EngineError("SGLC507", f"there is no sharing space {space}")
 
     # -- answers -----------------------------------------------------------------------------
 
     def _leave(self, seq: Running) -> None:
         request = seq.request
+        if request.kind == "ride":
+            return  # nobody asked for it
         if self._recording is not None:
             self._recording.left(seq)
         result: Result | None = seq.result(self._admission.table)

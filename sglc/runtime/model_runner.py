@@ -19,12 +19,20 @@ from sglc.kernels.attention import capped_attention_torch
 from sglc.kernels.registry import Kernels, resolve
 from sglc.runtime.attention_plan import AttentionKernel, AttentionPlan, plan_attention
 from sglc.runtime.batch import Batch, Row
-from sglc.runtime.models.aliases import hf_weights
+from sglc.runtime.models.aliases import hf_weights, own_names
 from sglc.runtime.models.config import LlamaConfig, config_from_gguf, config_from_hf
 from sglc.runtime.models.llama import Llama
 from sglc.runtime.models.llama_gguf import LlamaGGUF
+from sglc.runtime.models.quantization import int4_scheme
+from sglc.runtime.parallel.group import Group
+from sglc.runtime.parallel.sharded import rank_part
+from sglc.runtime.vision.config import is_vision
+from sglc.runtime.vision.opened import open_vision
+from sglc.runtime.vision.tower import VisionModel
+from sglc.runtime.vision.weights import TextWeights
 from sglc.runtime.weights.gguf import GGUFFile
 from sglc.runtime.weights.hf_folder import HFFolder
+from sglc.runtime.weights.int4_checkpoint import Int4Checkpoint
 from sglc.runtime.weights.metered import LoadReport, MeteredWeights
 from sglc.runtime.weights.source import WeightSource
 
@@ -34,7 +42,8 @@ _DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bf
 class ModelRunner:
     """A `Runner` (see `batch.py`) over a model.  The KV pool is float32.
 
-    `loaded` says how fast the weights were read.  Steps may come from any one thread at a time.
+    `loaded` says how fast the weights were read; `vision` computes what images stand for, if the
+    model has any.  Steps may come from any one thread at a time.
     """
 
     def __init__(self, model: Llama, kernels: Kernels, dtype: torch.dtype,
@@ -47,6 +56,7 @@ class ModelRunner:
         self.vocab_size = c.vocab_size
         self.context_length = c.context_length
         self.bytes_per_token = c.layers * 2 * c.kv_heads * c.head_dim * 4
+        self.vision: VisionModel | None = None
         self._model: Llama | None = model
         self._windows = [c.window(n) for n in range(c.layers)]
         self._attention = _attention_kernel(c, kernels)
@@ -80,7 +90,9 @@ class ModelRunner:
 
         with torch.inference_mode():
             ids, positions, slots, wanted = (_tensor(a) for a in (*arrays, outputs))
-            hidden = model.forward(ids, positions, slots, self._pools, attend, wanted)
+            merged = None if self.vision is None else self.vision.merged(arrays[0])
+            images = None if merged is None else (merged[0], _tensor(merged[1]))
+            hidden = model.forward(ids, positions, slots, self._pools, attend, wanted, images)
         return hidden.clone()  # an ordinary tensor: callers may write to it
 
     @torch.no_grad()
@@ -120,12 +132,14 @@ class ModelRunner:
 
 
 def load_runner(path: str | Path, *, dtype: str = "auto", device: str = "cpu",
-                kernels: str = "auto") -> tuple[ModelRunner, dict[str, Any]]:
+                kernels: str = "auto", group: Group | None = None,
+                quantization: str | None = None) -> tuple[ModelRunner, dict[str, Any]]:
     """A runner for the model at `path`, and what a tokenizer needs to know.
 
     path: a GGUF file, a folder with exactly one, or a Hugging Face folder.
     dtype: "float32", "bfloat16" (linear layers only), or "auto", which is float32 on the CPU.
-    kernels: "auto" or "torch".
+    kernels: "auto" or "torch".  group: of which this rank's part is loaded.
+    quantization: "int8" keeps linear layers in 8 bits, whatever the file has.
     Returns the GGUF metadata as the second part; for a Hugging Face folder {"folder": path}.
     Raises ModelError (SGLC504) if `path` is no model or not a supported one.
     """
@@ -135,17 +149,23 @@ def load_runner(path: str | Path, *, dtype: str = "auto", device: str = "cpu",
     if device not in ("cpu", "auto"):
         raise ModelError("SGLC504", f"the device {device!r} is not supported", fixes=("use cpu",))
     source, config, about = open_model(Path(path))
-    chosen = resolve(kernels, _DTYPES[dtype])
+    if group is not None:
+        source, config = rank_part(source, config, group, even=False)
+    chosen = resolve(kernels, _DTYPES[dtype], quantization)
     # Loading is thousands of small operations: threads that wait for each other at every one
     # make it ten times slower where another process is busy.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.no_grad(), MeteredWeights(source) as metered:
-            model = Llama(config, metered, chosen, _DTYPES[dtype])
+            model = Llama(config, metered, chosen, _DTYPES[dtype], group)
     finally:
         torch.set_num_threads(threads)
-    return ModelRunner(model, chosen, _DTYPES[dtype], metered.report), about
+    runner = ModelRunner(model, chosen, _DTYPES[dtype], metered.report)
+    if "vision" in about and (group is None or group.rank == 0):
+        part = about["vision"]
+        runner.vision = VisionModel(part.shape, part.weights, torch.float32)
+    return runner, about
 
 
 def open_model(path: Path) -> tuple[WeightSource, LlamaConfig, dict[str, Any]]:
@@ -163,9 +183,14 @@ def open_model(path: Path) -> tuple[WeightSource, LlamaConfig, dict[str, Any]]:
         config = config_from_gguf(gguf.metadata, {n: t.shape for n, t in gguf.tensors.items()},
                                   file)
         return LlamaGGUF(gguf, config), config, gguf.metadata
-    folder = HFFolder(path)
+    folder: HFFolder | TextWeights = HFFolder(path)
+    about: dict[str, Any] = {"folder": str(path)}
+    if isinstance(folder, HFFolder) and is_vision(folder.config):
+        folder, about["vision"] = open_vision(folder)
     config = config_from_hf(folder.config, path / "config.json")
-    return hf_weights(folder, config), config, {"folder": str(path)}
+    scheme = int4_scheme(folder.config, path / "config.json")
+    source = folder if scheme is None else Int4Checkpoint(folder, scheme, own_names(config))
+    return hf_weights(source, config), config, about
 
 
 def _attention_kernel(c: LlamaConfig, kernels: Kernels) -> AttentionKernel:

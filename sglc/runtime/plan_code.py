@@ -18,10 +18,11 @@ from sglc.ir.module import Block, Lit, Op, Operand, Program, Value
 from sglc.ir.ops import SAMPLING_ATTRS
 from sglc.ir.signatures import BRANCHES, LOOPS, offsets
 from sglc.ir.types import KV, PROMPT
-from sglc.runtime.choice_ids import ChoiceIds
+from sglc.runtime.choice_ids import ChoiceIds, with_pieces
 from sglc.runtime.followers import is_followed
 from sglc.runtime.rounds import Rounds
 from sglc.tokens.branches import Branches
+from sglc.tokens.images import place_image
 from sglc.tokens.prompt import Prompt
 from sglc.tokens.text_prompt import MessageTemplate, TextPrompt
 from sglc.tokens.tokenizer import Encoded, Tokenizer
@@ -41,6 +42,7 @@ class GenSpec:
     fused: bool = False  # in place behind the gen before it
     most: int | None = None  # new tokens, where its constraint bounds them
     followed: bool = True  # another gen may go on from its text (see followers.py)
+    rides: tuple[array[int], ...] = ()  # outcomes with what follows them
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +270,7 @@ class _Compiler:
             values = [self.code.initial[s] for s in inputs]
             # Constants may be computed outside their region: they have no effect.
             shared = op.results[0].type.name not in ("json", "list", "any")  # may be mutable
+            shared &= op.name not in ("kv.image", "prompt.image")  # a file, read in each run
             if shared and not any(v is UNSET for v in values):
                 try:
                     self.slots[op.results[0]] = self.new_slot(fn(*values))
@@ -286,7 +289,8 @@ class _Compiler:
                            op.attrs.get("most_tokens"),
                            op.name != "prompt.gen" or is_followed(
                                op.results[0], self.program,
-                               isinstance(self.template, MessageTemplate)))
+                               isinstance(self.template, MessageTemplate)),
+                           self.rides(op))
             self.code.gens.append((len(self.code.steps), spec))
             step = self.add("gen", op, activation, (len(self.code.gens) - 1, spec), inputs)
             step.key = ("call", spec.path)
@@ -347,12 +351,22 @@ class _Compiler:
         if "" in choices or not all(type(c) is str for c in choices) \
                 or len(set(choices)) != len(choices):
             return None  # checked at run time
-        found = ChoiceIds(self.tokenizer, choices)
+        found = ChoiceIds(self.tokenizer, choices, op.attrs.get("then", ()))
         if "ids" in op.attrs:
             a = op.attrs
             found.learn(a["after"], bool(a.get("first")), Branches(
                 array("q", a["shared"]), tuple([array("q", row) for row in a["ids"]])))
         return found
+
+    def rides(self, op: Op) -> tuple[array[int], ...]:
+        """What may follow the prompt of a gen of few texts: each with its constants."""
+        if "then" not in op.attrs:
+            return ()
+        assert self.tokenizer is not None
+        border = Prompt(self.tokenizer, array("q"), "", False, None, None)
+        return tuple([
+            with_pieces(border.generated(tuple(self.tokenizer.encode(text, False)), text),
+                        pieces).token_ids() for text, *pieces in op.attrs["then"]])
 
     def is_item(self, op: Op) -> bool:
         """Whether the op takes a known item out of what a loop collected."""
@@ -375,7 +389,7 @@ class _Compiler:
         side = self.template.open if op.name in _ROLE_BEGINS else self.template.close
         pieces = [p if isinstance(p, str) else p.id
                   for p in side(tuple(history), op.attrs["role"])]
-        self.add("pure", op, activation, lambda prompt: _with_pieces(prompt, pieces),
+        self.add("pure", op, activation, lambda prompt: with_pieces(prompt, pieces),
                  [self.slot(op.operands[0])])
         self.made(op, activation)
 
@@ -507,12 +521,6 @@ class _Compiler:
         return slot
 
 
-def _with_pieces(prompt: Prompt, pieces: Sequence[str | int]) -> Prompt:
-    for piece in pieces:
-        prompt = prompt.append(piece) if isinstance(piece, str) else prompt.special(piece)
-    return prompt
-
-
 def _extend(prompt: Prompt, piece: Any) -> Prompt:
     return prompt.append_encoded(piece) if isinstance(piece, Encoded) else prompt.append(piece)
 
@@ -533,12 +541,15 @@ _PURE: dict[str, Callable[[Op, Any], Callable[..., Any]]] = {
     "kv.ids": lambda op, tok: lambda: _ids(op),
     "kv.extend": lambda op, tok: _extend,
     "kv.special": lambda op, tok: (lambda prompt, i=op.attrs["id"]: prompt.special(i)),
+    "kv.image": lambda op, tok: lambda prompt, source: prompt.image(
+        place_image(tok, source), op.attrs["text"]),
     "kv.item": lambda op, tok: lambda prompts, number: prompts[number],
     "kv.concat": lambda op, tok: lambda parent, child, base: parent.append_since(child, base),
     # The prompt stage runs as it is where a model takes text.
     "prompt.root": lambda op, tok: TextPrompt,
     "prompt.append": lambda op, tok: lambda prompt, text: prompt.append(text),
     "prompt.special": lambda op, tok: (lambda prompt, name=op.attrs["token"]: prompt.special(name)),
+    "prompt.image": lambda op, tok: lambda prompt, source: prompt.image(source),
     "prompt.item": lambda op, tok: lambda prompts, number: prompts[number],
     "prompt.concat": lambda op, tok: lambda parent, child, base: parent.append_since(child, base),
     "prompt.text": lambda op, tok: lambda prompt: prompt.text(),

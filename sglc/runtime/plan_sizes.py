@@ -15,6 +15,7 @@ from typing import Any
 from sglc.ir.types import KV
 from sglc.plan.planner import Need
 from sglc.runtime.plan_code import UNSET, PlanCode, Step
+from sglc.tokens.images import USUAL
 from sglc.tokens.prompt import Prompt
 from sglc.tokens.text import utf8
 from sglc.tokens.tokenizer import Tokenizer
@@ -197,6 +198,9 @@ class PlanSizes:
             return self._text(step.inputs[1])
         if name == "kv.concat":
             return self._between(step.inputs[1], step.inputs[2])
+        if name == "kv.image":
+            images = self.tokenizer.images
+            return {1: USUAL if images is None else images.most}
         return {1: 1 if name == "kv.special" else 8}  # a role's pieces
 
     def _between(self, end: int, begin: int | None) -> Sum:

@@ -1,8 +1,8 @@
 """What an engine is asked for and what it answers: plain data, no scheduling, no model.
 
 Three kinds of request exist.  `generate` continues a prompt; `score` returns the log-probability
-of given tokens; `prefill` only makes a prompt's KV available.  A request carries token ids: who
-asks decides about text, prompts and variables.
+of given tokens; `prefill` only makes a prompt's KV available.  (A `ride` is the engine's own: see
+`rides.py`.)  A request carries token ids: who asks decides about text, prompts and variables.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from sglc.errors import SglcError
 from sglc.runtime.pins import Pin
+from sglc.tokens.images import PlacedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class SamplingParams:
     stop_regex: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     no_stop_trim: bool = False
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (id, what is added to its logit) ...
     logprobs: bool = False  # log-probabilities of the chosen tokens
     top_logprobs: int = 0  # and of this many best tokens a step
 
@@ -53,7 +55,8 @@ class Result:
     generate: `ids` are the kept tokens (without EOS, and wholly before the stop string), `text`
         their decoding plus `leftover`; `leftover` is text between the last kept token and the
         stop string (part of the next text run).  `output_tokens` counts all sampled and forced
-        tokens.  `logprobs[i]` belongs to `ids[i]`.
+        tokens.  `started`: `perf_counter()` when it was first scheduled, 0 if nothing had to be
+        computed.  `logprobs[i]` belongs to `ids[i]`.
     score: `logprobs[i]` is that of `ids[score_from + i]`; None for position 0.  With choices,
         `choices[i]` are those of choice i.
     """
@@ -70,6 +73,7 @@ class Result:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+    started: float = 0.0
     error: SglcError | None = None
 
 
@@ -83,6 +87,8 @@ class Request:
     score_from: for `score`, the first position whose log-probability is wanted.
     choices: for `score`, what may follow `ids`, each at least one token: the log-probabilities of
         their tokens are wanted (and `score_from` is of no account).
+    rides: what may follow `ids` when its outcome is known, that outcome included: read beside it
+        where that is free (see `rides.py`).
     space: sharing space.  KV is shared between requests of one space.  None is the engine's own
         cache (with the radix cache off: a private space of this request).
     priority: the plan's key; smaller goes first among waiting requests; ties by arrival.
@@ -96,10 +102,11 @@ class Request:
         place that spells more (token healing, see `grammar/prefixed.py`): the constraint, stops
         and texts of the result and of streams begin behind them; the result's `ids` are all
         generated tokens, none if these do not spell all that was held.
+    images: those whose ids are in `ids`; they are kept as long as the request is.
     on_text: for streams, called on the engine's thread with each new piece of final text.
     """
 
-    kind: Literal["generate", "score", "prefill"]
+    kind: Literal["generate", "score", "prefill", "ride"]
     ids: array
     on_done: Callable[[Result], None]
     sampling: SamplingParams = field(default_factory=SamplingParams)
@@ -107,6 +114,7 @@ class Request:
     constraint: Any = None
     score_from: int = 0
     choices: tuple[array, ...] = ()
+    rides: tuple[array, ...] = ()
     space: int | None = None
     priority: tuple[int, ...] = ()
     bound: int | None = None
@@ -114,5 +122,6 @@ class Request:
     on_text: Callable[[str], None] | None = None
     continues: bool = False
     held: tuple[int, ...] = ()
+    images: tuple[PlacedImage, ...] = ()
     want_prompt_logprobs_from: int | None = None  # generate: also score the prompt from here
     cancelled: bool = False  # set by anyone; the engine ends the request with `Cancelled` soon

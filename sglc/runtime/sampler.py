@@ -1,10 +1,10 @@
 """From logits to tokens: masks, penalties, filters and order-free sampling, a row at a time in
 meaning, all rows at once in code.
 
-The pipeline of a row (design section 3): never-sampled ids, constraint mask, `min_tokens`,
-penalties, then the best token (greedy), or temperature, top-k, top-p, min-p and Gumbel-max (see
-`noise.py`).  Ties go to the lowest id.  A row's outcome depends on its own logits and `Draw`
-only, never on the other rows; what decides is computed in float64.
+The pipeline of a row (design section 3): logit bias, never-sampled ids, constraint mask,
+`min_tokens`, penalties, then the best token (greedy), or temperature, top-k, top-p, min-p and
+Gumbel-max (see `noise.py`).  Ties go to the lowest id.  A row's outcome depends on its own logits
+and `Draw` only, never on the other rows; what decides is computed in float64.
 
 This module knows neither requests nor the scheduler.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,10 @@ import torch
 from sglc.runtime.noise import gumbel_max
 from sglc.runtime.request import SamplingParams
 
-NOISE, FILTER, TALLY, WORDS, HOLD, ALLOW, REPORT = (1 << i for i in range(7))
+if TYPE_CHECKING:
+    from sglc.runtime.rules import Rule
+
+NOISE, FILTER, TALLY, WORDS, HOLD, ALLOW, REPORT, BIAS = (1 << i for i in range(8))
 
 _BLOCK = 1 << 17  # elements of float64 scores made at once: what a cache holds
 _INF = float("inf")
@@ -81,17 +84,21 @@ class Tally:
 class Draw:
     """How one sequence draws its next token.  `index` counts the tokens drawn so far."""
 
-    __slots__ = ("allow", "flags", "high", "hold", "index", "low", "params", "tally", "words")
+    __slots__ = ("allow", "flags", "high", "hold", "index", "low", "params", "rule", "state",
+                 "tally", "words")
 
     def __init__(self, params: SamplingParams, key: int = 0, *, stop_ids: Iterable[int] = (),
                  constrained: bool = False, prompt: Iterable[int] = ()) -> None:
         """`stop_ids`: EOS and the stop tokens, held back for `min_tokens`.  With
-        `constrained`, `words` must be set to the constraint's mask before each draw."""
+        `constrained`, `words` must be set to the constraint's mask before each draw; if `rule` is
+        set, it is that of the rule's `state`."""
         self.params = params
         self.low = key & 0xFFFFFFFF
         self.high = (key >> 32) & 0xFFFFFFFF
         self.index = 0
         self.words: np.ndarray | None = None
+        self.rule: Rule | None = None
+        self.state: Any = None
         self.tally: Tally | None = None
         self.allow = params.stop_token_ids
         self.hold = tuple(stop_ids) if params.min_tokens > 0 else ()
@@ -110,6 +117,8 @@ class Draw:
             flags |= HOLD
         if self.allow:
             flags |= ALLOW
+        if params.logit_bias:
+            flags |= BIAS
         if params.logprobs or params.top_logprobs > 0:
             flags |= REPORT
         self.flags = flags
@@ -155,6 +164,8 @@ class Sampler:
         if flags & REPORT:
             reported = [r for r, d in enumerate(draws) if d.flags & REPORT]
             raw = torch.log_softmax(logits[reported], dim=-1)
+        if flags & BIAS:
+            add_bias(logits, draws)
         if flags & TALLY:
             logits = logits.double()
         self._mask(logits, draws, flags)
@@ -198,6 +209,17 @@ class Sampler:
                     row[held] = values
             if d.tally is not None:
                 d.tally.apply(logits[r], d.params)
+
+
+def add_bias(logits: torch.Tensor, draws: Sequence[Draw]) -> None:
+    """Add each row's `logit_bias` to its logits, in place; ids that there are not are left out."""
+    cells = [(r, token, value) for r, d in enumerate(draws) for token, value in d.params.logit_bias
+             if token < logits.shape[1]]
+    if cells:
+        rows, ids, values = zip(*cells, strict=True)
+        where = (torch.tensor(rows, device=logits.device), torch.tensor(ids, device=logits.device))
+        logits.index_put_(where, torch.tensor(values, dtype=logits.dtype, device=logits.device),
+                          accumulate=True)
 
 
 def _noisy(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,12 @@ from sglc.runtime.policies.base import Policy
 from sglc.runtime.pool import SlotPool
 from sglc.runtime.radix import RadixTree
 from sglc.runtime.request import Request
+from sglc.runtime.rides import RideBuilder
 from sglc.runtime.sequence import Sequence
 from sglc.runtime.step import Step
+
+_PATIENCE = 0.125
+_RECENT = 0.125  # what one step counts in `_breaks`
 
 
 @dataclass(slots=True)
@@ -51,14 +56,19 @@ class Scheduler:
     """Sequences, the tree and the pool, between steps.
 
     max_tokens: new tokens a step.  max_running: sequences at once.  max_choice_tokens: to so many
-    a step may grow, whatever the other two, so that all choices of a request are in it.  leave:
-    called with every sequence that has finished (`finished` is set), right after it gave back its
-    KV. policy: a fresh one, for this scheduler alone.
+    a step may grow, whatever the other two, so that all choices of a request are in it.
+    ride_tokens: see `RideBuilder`.  leave: called with every sequence that has finished
+    (`finished` is set), right after it gave back its KV. policy: a fresh one, for this scheduler
+    alone.
+
+    patience: the next step is prepared before constrained rows' tokens are known if at most this
+    part of the rows drew a token that tokens without alternative follow, or that ended them,
+    lately: such a row's part in the next step is in vain.
     """
 
     def __init__(self, kv_tokens: int, max_tokens: int, max_running: int,
                  leave: Callable[[Sequence], None], policy: Policy,
-                 max_choice_tokens: int = 0) -> None:
+                 max_choice_tokens: int = 0, ride_tokens: int = 0) -> None:
         self.policy = policy
         self.pool = SlotPool(kv_tokens)
         self.tree = RadixTree(self.pool, policy.grain)
@@ -70,6 +80,11 @@ class Scheduler:
         self.waiting: list[tuple[Any, int, Sequence]] = []  # a heap: place, serial, sequence
         self._leave = leave
         self._chunks = ChunkBuilder(self.tree, policy, lambda: self.available, self._take)
+        self._rides = RideBuilder(self, self._chunks, self._walk,
+                                  ride_tokens if policy.exact else 0)
+        self.patience = _PATIENCE
+        self._breaks = 1.0  # that part: unknown, so none is in vain
+        self._later: Step | None = None  # prepared ahead, its forerunner under way
         self._steps = 0
         self._serial = 0
 
@@ -93,6 +108,7 @@ class Scheduler:
         """
         while True:
             step = self._build(ahead)
+            self._later = step if ahead else None
             if step.busy:
                 self.counters.peak = max(self.counters.peak, self.in_use)
                 return step
@@ -108,8 +124,10 @@ class Scheduler:
         places: by sample, the number that its stand-in names (see `Sequence.assume`).
         """
         drawn = [(seq, place) for (seq, _), place in zip(step.samples, places, strict=True)
-                 if not seq.finished]
+                 if not (seq.finished or seq in step.void)]
         if not all(seq.steady for seq, _ in drawn):
+            return False
+        if self._breaks > self.patience and any(seq.rule is not None for seq, _ in drawn):
             return False
         on = [(seq, place) for seq, place in drawn if seq.count + 1 < seq.limit]
         members = {seq for seq, _ in drawn}
@@ -155,6 +173,7 @@ class Scheduler:
                 self.add(seq)
         elif joining or (self.waiting and budget > 0 and len(self.running) < self.max_running):
             self._admit(step, budget, joining)
+        self._rides.board(step)
         return step
 
     def _decode(self, step: Step, decoding: list[Sequence]) -> int:
@@ -196,9 +215,11 @@ class Scheduler:
             heapq.heappop(waiting)
             known = seq.pos
             self.running.append(seq)
+            seq.started = seq.started or perf_counter()
             self.counters.cached += found
             budget -= self._chunks.advance(seq, step, budget)
             policy.started(seq, known)
+            self._rides.started(seq)
             for other in self._others(seq):
                 budget -= self._join(other, step, budget)
 
@@ -338,19 +359,28 @@ class Scheduler:
             if not seq.finished:
                 seq.complete()
                 self._finish(seq, None)
+        ruled = broken = 0
         for i, ((seq, k), token) in enumerate(zip(step.samples, tokens, strict=True)):
             if seq.finished:  # while the step was under way
                 counters.decode -= 0 <= k < step.decoded
                 continue
+            if seq in step.void:
+                continue
             forced = seq.forced
             finished = seq.accept(token, reports.get(i) if reports else None)
-            if seq.jumps:
+            if seq.rule is not None:
+                ruled += 1
+                broken += finished or seq.forced > forced
                 counters.forced += seq.forced - forced
+                if seq.forced > forced and seq in step.ahead and self._later is not None:
+                    self._later.void.add(seq)
             if finished:
                 if seq in step.ahead:  # the next step has a row of it, in vain
                     seq.pos -= 1
                     self.pool.release(seq.context[seq.pos:seq.pos + 1])
                 self._finish(seq, hidden[k] if seq.own < seq.pos else None)
+        if ruled:
+            self._breaks += _RECENT * (broken / len(step.samples) - self._breaks)
         for seq in step.unshared:
             if not (seq.finished or seq.private):
                 self._share(seq)

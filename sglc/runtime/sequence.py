@@ -6,6 +6,7 @@ scores).  It knows no other sequence, no scheduler and no model.
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Sequence as Ids
 from typing import Any
@@ -13,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from sglc.errors import EngineError, SglcError
-from sglc.grammar.canonical import Canonical
 from sglc.runtime.choices import Choices
 from sglc.runtime.radix import Node
 from sglc.runtime.request import FinishReason, Request, Result, SamplingParams
+from sglc.runtime.rides import Rides
+from sglc.runtime.rules import Rule
 from sglc.runtime.sampler import Draw, Top
 from sglc.runtime.stops import StopMatch, StopWatcher
+from sglc.tokens.images import FIRST_ID
 
 _NO_DRAW = Draw(SamplingParams())  # of sequences that never sample
 _SLACK = 64  # room for generated tokens in a new page table
@@ -34,20 +37,23 @@ class Sequence:
     While it is decoding, `ids[pos:]` have no KV yet: the last token, and forced ones before it.
     """
 
-    __slots__ = ("ahead", "arrival", "border", "bound", "canonical", "computed", "constraint",
-                 "context", "count", "decoding", "dictated", "draw", "end_ids", "ending", "error",
+    __slots__ = ("ahead", "arrival", "border", "bound", "computed", "constraint", "context",
+                 "count", "decoding", "dictated", "draw", "end_ids", "ending", "error",
                  "finished", "forced", "group", "ids", "jumps", "known", "last", "limit", "match",
-                 "matched", "node", "number", "open_ids", "own", "pos", "private", "prompt_len",
-                 "rank", "reason", "reports", "request", "retracted", "root", "sampled_at",
-                 "score_end", "scores", "state", "sure", "target", "tight", "want", "watcher")
+                 "matched", "node", "number", "own", "pos", "private", "prompt_len",
+                 "rank", "reason", "reports", "request", "retracted", "rides", "root", "rule",
+                 "sampled_at", "score_end", "scores", "started", "state", "sure", "target",
+                 "tight", "want", "watcher")
 
     def __init__(self, request: Request, arrival: int, *, ids: array[int], root: Node,
                  private: bool, target: int, want: int, score_end: int, limit: int) -> None:
         self.request = request
         self.arrival = arrival
+        self.started = 0.0  # `perf_counter()` when it was first taken into a step
         self.rank = (request.priority, arrival)  # smaller goes first
         self.group: Choices | None = None  # with other choices of its request, ...
         self.number = 0  # ... and which choice it is
+        self.rides: Rides | None = None  # what may be read beside it
         self.root = self.node = root
         self.private = private  # the root is this sequence's own
         self.ids = ids
@@ -83,8 +89,7 @@ class Sequence:
         self.watcher: StopWatcher | None = None
         self.constraint: Any = None
         self.state: Any = None
-        self.open_ids: np.ndarray | None = None
-        self.canonical: Canonical | None = None
+        self.rule: Rule | None = None
         self.jumps = False
         self.ahead: list[int] = []  # tokens dictated by the canonical rule, the next one last
         self.dictated = False  # whether the last token was one of them
@@ -97,16 +102,15 @@ class Sequence:
         self.end_ids = end_ids
         self.watcher = watcher
 
-    def constrain(self, constraint: Any, open_ids: np.ndarray, canonical: Canonical,
-                  jumps: bool) -> None:
-        """Bind what it samples.  `open_ids`: a packed mask of all ids but EOS.  `jumps`: tokens
-        without alternative are appended, not sampled.  It may be `finished` at once, if nothing
-        is left to sample."""
-        self.constraint = constraint
-        self.open_ids = open_ids
-        self.canonical = canonical
+    def constrain(self, rule: Rule, jumps: bool) -> None:
+        """Bind what it samples.  `jumps`: tokens without alternative are appended, not sampled.
+        It may be `finished` at once, if nothing is left to sample."""
+        self.constraint = rule.constraint
+        self.rule = rule
         self.jumps = jumps
-        if not self._enter(constraint.start()) and self._jump():
+        if jumps:  # else single tokens are dictated, which a device's tables do not tell
+            self.draw.rule = rule
+        if not self._enter(rule, rule.constraint.start()) and self._jump():
             return
         if self.forced:
             self._refill()
@@ -167,7 +171,8 @@ class Sequence:
     @property
     def steady(self) -> bool:
         """Whether the next token can be drawn before the host knows this one."""
-        return self.constraint is None and self.draw.tally is None
+        draw, rule = self.draw, self.rule
+        return draw.tally is None and (rule is None or (draw.rule is rule and rule.there))
 
     def assume(self, place: int) -> None:
         """Stand-in for a token that is still being drawn: the id -1 - `place`.  `settle` takes it
@@ -205,6 +210,8 @@ class Sequence:
         """Take the tokens that must come next; whether the sequence is finished."""
         while self.jumps and self.sure >= 0:
             self.forced += 1
+            if self.rule is not None:
+                self.rule.clock.jumps += 1
             if self._take(self.sure, None):
                 return True
         return False
@@ -230,40 +237,45 @@ class Sequence:
                 self.match = match
                 self.matched = match.matched
                 return self._finish("stop")
-        if self.constraint is not None:
-            self.dictated = bool(self.ahead)
-            if self.dictated:
-                self.ahead.pop()
-            state = self.constraint.advance(self.state, token)
-            if state is None:
-                return self.fail(self._impossible(-1))
-            if self._enter(state):
-                return True
+        if self.rule is not None and self._follow(self.rule, token):
+            return True
         if self.count >= self.limit:
             return self._finish("length")
         return False
 
-    def _enter(self, state: Any) -> bool:
+    def _follow(self, rule: Rule, token: int) -> bool:
+        """Take the token in the constraint; whether the sequence is finished."""
+        began = time.perf_counter()
+        self.dictated = bool(self.ahead)
+        if self.dictated:
+            self.ahead.pop()
+            state = rule.dictated(self.state, token)
+        else:
+            state = self.constraint.advance(self.state, token)
+        over = (self.fail(self._impossible(-1)) if state is None else self._enter(rule, state))
+        rule.clock.seconds += time.perf_counter() - began
+        return over
+
+    def _enter(self, rule: Rule, state: Any) -> bool:
         """Enter a constraint state; whether nothing but the end can follow."""
         self.state = state
         if not self.ahead:
-            words = self.constraint.mask(state)
-            if not (words & self.open_ids).any():
+            outlook = rule.outlook(state)
+            if not outlook.open:
                 if self.constraint.accepting(state):
                     return self._finish("constraint")
                 return self.fail(self._impossible(-1))
-            self.draw.words = words
-            assert self.canonical is not None
+            self.draw.words, self.draw.state = outlook.words, state
             if not self.dictated:
-                tokens = self.canonical.tokens(self.constraint, state, self.ids, self.prompt_len)
+                tokens = rule.canonical.tokens(self.constraint, state, self.ids, self.prompt_len)
                 self.ahead = list(reversed(tokens))
             if not self.ahead:
-                self.sure = self.canonical.sole(words) if self.jumps else -1
+                self.sure = outlook.sole if self.jumps else -1
                 return False
         self.sure = self.ahead[-1]
         if not self.jumps:
-            assert self.open_ids is not None
-            self.draw.words = _only(self.sure, len(self.open_ids))
+            assert self.draw.words is not None
+            self.draw.words = _only(self.sure, len(self.draw.words))
         return False
 
     def _impossible(self, token: int) -> SglcError:
@@ -297,7 +309,7 @@ class Sequence:
         """The answer to the request.  `table`: token id -> bytes."""
         request = self.request
         prompt = self.prompt_len
-        out = Result(prompt_tokens=prompt)
+        out = Result(prompt_tokens=prompt, started=self.started)
         out.cached_tokens = max(0, min(self.target, prompt) - self.computed)
         out.output_tokens = self.count
         out.finish_reason = self.reason
@@ -329,9 +341,13 @@ class Sequence:
         return out
 
     def _scored(self, first: int) -> tuple[float | None, ...]:
+        scores: list[float | None] = [*self.scores]
+        if self.request.images:  # what shows an image is not predicted
+            ids = self.ids[max(first, 1):]
+            scores = [None if i >= FIRST_ID else s for i, s in zip(ids, scores, strict=False)]
         if first <= 0 and self.prompt_len:
-            return (None, *self.scores)
-        return tuple(self.scores)
+            return (None, *scores)
+        return tuple(scores)
 
 
 def _spell(ids: Ids[int], table: Ids[bytes]) -> bytes:

@@ -26,13 +26,14 @@ class Step:
     log-probability of the id after `position`.  done: sequences that need nothing more than
     this step.  keep: (node, output): hidden states to store in the tree.  unshared: sequences
     with tokens that enter the tree when the step is over.  ahead: sequences that the next step,
-    prepared before this one was over, has rows of.
+    prepared before this one was over, has rows of.  void: sequences whose token, drawn here
+    before the one before it was known, is not to be taken: other tokens come first.
     """
 
     __slots__ = ("_flats", "_ids", "_known", "_positions", "_slots", "ahead", "cached",
                  "decoded", "done", "keep", "members", "number", "outputs", "prefilled",
                  "recomputed", "recomputed_tokens", "rows", "samples", "scores", "size",
-                 "unshared")
+                 "unshared", "void")
 
     def __init__(self, number: int, capacity: int) -> None:
         self.number = number
@@ -47,6 +48,7 @@ class Step:
         self.keep: list[tuple[Node, int]] = []
         self.unshared: list[Sequence] = []
         self.ahead: set[Sequence] = set()
+        self.void: set[Sequence] = set()
         self.recomputed: dict[int, int] = {}  # slot -> flat index, of rows that only recompute
         self.decoded = self.prefilled = self.recomputed_tokens = 0
         self._ids = np.empty(capacity, dtype=np.int64)

@@ -112,6 +112,9 @@ class BpeTokenizer(Tokenizer):
         border = self._rule.border(scalar_text(text))
         return len(ids) - len(self.encode(text[border:])), border
 
+    def sure_border(self, data: bytes) -> int:
+        return 0 if self._rule is None else self._rule.sure(data)
+
     @cached_property
     def missing_bytes(self) -> frozenset[int]:
         singles = {t for t in self.byte_table if len(t) == 1}

@@ -58,6 +58,8 @@ class JinjaTemplate:
             "tools": None, "documents": None, "bos_token": getattr(tokenizer, "bos_token", ""),
             "eos_token": getattr(tokenizer, "eos_token", ""), **(variables or {})}
         self._turns: dict[tuple[Roles, str], _Turn] = {}
+        parts = "'type'" in source or '"type"' in source or ".type" in source
+        self._in_parts: bool | None = None if parts else False  # whether contents are lists
         try:
             self._template = BoundedTemplate(source)
         except TemplateError as error:
@@ -149,8 +151,23 @@ class JinjaTemplate:
 
     def _gaps(self, roles: Roles, generate: bool) -> tuple[str, ...]:
         """The rendered text before, between and after probes, one for each role."""
+        if self._in_parts is not None:
+            return self._rendered(roles, generate, self._in_parts)
+        try:
+            return self._rendered(roles, generate, False)
+        except TokenError:
+            # Templates of models with vision may take contents as lists of parts only.
+            with suppress(TokenError):
+                gaps = self._rendered(roles, generate, True)
+                self._in_parts = True
+                return gaps
+            raise
+
+    def _rendered(self, roles: Roles, generate: bool, in_parts: bool) -> tuple[str, ...]:
+        """The same, with contents as text, or as lists of one part."""
         probes = [f"Zq{i}probe{i}Qz" for i in range(len(roles))]
-        messages = [{"role": r, "content": p} for r, p in zip(roles, probes, strict=True)]
+        messages = [{"role": r, "content": [{"type": "text", "text": p}] if in_parts else p}
+                    for r, p in zip(roles, probes, strict=True)]
         shape = ", ".join(roles)
         try:
             text = self._template.render(

@@ -77,6 +77,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 # border, and a stable one (the matcher has seen the character that ends the piece).
 _SYNC = re.compile("[A-Za-z0-9\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff]"
                    "(?=[ \n.,;:!?(){}\\[\\]\"\u3001\u3002\uff01\uff0c\uff1f])")
+_LAST_SYNC = re.compile(rb"(?s).*[A-Za-z0-9](?=[ \n.,;:!?(){}\[\]\"])")  # of ASCII alone
 # Characters that no canonical composition ends with: ASCII, CJK signs, kana, ideographs, and
 # fullwidth forms.
 _STARTER = re.compile("[\x00-\x7f\u3000-\u3029\u3030-\u3098\u309b-\u9fff\uff01-\uff9d]")
@@ -110,6 +111,13 @@ class CutRule:
         Looks only at a window at the end that opens at a border, mostly < 100 characters.
         """
         return self._stable(text, self._sync(text))
+
+    def sure(self, data: bytes) -> int:
+        """The last border in UTF-8 text that is stable by itself, of those between ASCII
+        characters; 0 if there is none.  (What NFC does to either side stays on its side: no
+        character composes with ASCII signs and white space before or behind a border.)"""
+        match = _LAST_SYNC.match(data)
+        return 0 if match is None else match.end()
 
     def _sync(self, text: str) -> int:
         """A border that is stable by itself, not far before the end; 0 if there is none."""

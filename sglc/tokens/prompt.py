@@ -1,8 +1,8 @@
 """Prompt values: immutable lists of spans, and the token ids they stand for.
 
 The contract (design section 3): ids are a function of the prompt value alone.  Adjacent text
-spans form one run that is tokenized as a whole; a generated span (even an empty one) or a
-control token is a border that ends a run.  A run after a border is a continuation (no BOS, no
+spans form one run that is tokenized as a whole; a generated span (even an empty one), an image or
+a control token is a border that ends a run.  A run after a border is a continuation (no BOS, no
 dummy prefix).  Encoding may proceed piecewise, but only from a tokenizer's stable cut, so the
 result is always that of encoding each run whole.
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 
+from sglc.tokens.images import PlacedImage
 from sglc.tokens.tokenizer import Encoded, Tokenizer
 
 # A tail shorter than this is kept as text; longer ones are cut so that they are not re-encoded.
@@ -47,16 +48,25 @@ class Generated:
     held: tuple[int, ...] = ()
 
 
-Span = Text | Special | Generated
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image; a border.  `text` is what texts show of it."""
+
+    image: PlacedImage
+    text: str
+
+
+Span = Text | Special | Generated | Image
 
 
 class Prompt:
     """An immutable prompt.  Every method returns a new value that shares its parts with this one.
 
-    `ids` holds the ids up to the last border or stable cut, `tail` the text after it.
+    `ids` holds the ids up to the last border or stable cut, `tail` the text after it; `images`
+    are those in it, in order.
     """
 
-    __slots__ = ("_full", "_text", "first", "ids", "parent", "span", "tail", "tokenizer")
+    __slots__ = ("_full", "_text", "first", "ids", "images", "parent", "span", "tail", "tokenizer")
 
     def __init__(self, tokenizer: Tokenizer, ids: array, tail: str, first: bool,
                  parent: Prompt | None, span: Span | None) -> None:
@@ -66,6 +76,9 @@ class Prompt:
         self.first = first  # the current run opens the prompt
         self.parent = parent
         self.span = span
+        self.images: tuple[PlacedImage, ...] = () if parent is None else parent.images
+        if isinstance(span, Image):
+            self.images = (*self.images, span.image)
         self._full: array | None = None
         self._text: str | None = None
 
@@ -107,6 +120,11 @@ class Prompt:
         ids = self.token_ids() + array("q", (token_id,))
         return Prompt(self.tokenizer, ids, "", False, self, Special(token_id))
 
+    def image(self, image: PlacedImage, text: str = "<image>") -> Prompt:
+        """This prompt followed by an image, which texts show as `text`."""
+        return Prompt(self.tokenizer, self.token_ids() + image.ids, "", False, self,
+                      Image(image, text))
+
     def generated(self, ids: tuple[int, ...], text: str | None = None) -> Prompt:
         """This prompt followed by generated tokens; `text` is their decoding, if known."""
         if text is None:
@@ -145,6 +163,8 @@ class Prompt:
             return self.append(span.text)
         if isinstance(span, Special):
             return self.special(span.id)
+        if isinstance(span, Image):
+            return self.image(span.image, span.text)
         if span.held:
             return self.healed(span.held, span.ids, span.text)
         return self.generated(span.ids, span.text)

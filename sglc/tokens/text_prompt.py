@@ -93,6 +93,10 @@ class TextPrompt:
             raise no_control_tokens()
         return TextPrompt(self, mark)
 
+    def image(self, source: Any, text: str = "") -> NoReturn:
+        """CapabilityError SGLC012: remote APIs are sent text."""
+        raise no_images()
+
     def append_span(self, span: Span) -> TextPrompt:
         if isinstance(span, Given):
             return self.append(span.text)
@@ -164,6 +168,12 @@ class MessageTemplate:
 
     def close(self, roles: tuple[str, ...], role: str) -> tuple[MessageMark, ...]:
         return (MessageMark(role, False),)
+
+
+def no_images() -> CapabilityError:
+    return CapabilityError("SGLC012", "images are not sent to a remote API",
+                           why="prompts are sent as text or as chat messages",
+                           fixes=("run the program on an Engine with a LLaVA or Yi-VL model",))
 
 
 def no_control_tokens() -> CapabilityError:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from sglc.tokens.images import ImagePlaces
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -38,6 +40,7 @@ class Tokenizer(ABC):
         special: name -> id of every control token.
         chat_template: the tokenizer's own jinja template, or None.
         can_cut: whether `stable_cut` may cut inside a run (see there).
+        images: which ids stand for images; None where the model has no vision.
     """
 
     vocab_size: int
@@ -46,6 +49,7 @@ class Tokenizer(ABC):
     special: Mapping[str, int] = {}
     chat_template: str | None = None
     can_cut: bool = False
+    images: ImagePlaces | None = None
     name: str = "tokenizer"
 
     @abstractmethod
@@ -66,6 +70,11 @@ class Tokenizer(ABC):
         `ids` must be `encode(text)`.  (0, 0) where the tokenizer promises nothing.
         """
         return 0, 0
+
+    def sure_border(self, data: bytes) -> int:
+        """A place in UTF-8 text where encoding may be restarted, whatever stands around it, near
+        the end; it may be where the last character begins.  0 where none is seen quickly."""
+        return 0
 
     @abstractmethod
     def encode_raw(self, text: str) -> list[int]:

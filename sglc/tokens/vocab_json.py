@@ -135,7 +135,7 @@ def _companions(folder: Path | None, data: Json, fields: Json) -> Json:
         ends.update(more if isinstance(more, list) else [more])
     if bos_id is not None and not bos_token:
         bos_token = next((n for n, i in fields["special"].items() if i == bos_id), "")
-    template = config.get("chat_template")
+    template = config.get("chat_template") or beside("chat_template.json").get("chat_template")
     if isinstance(template, list):  # several, by name
         template = {t["name"]: t["template"] for t in template}.get("default")
     path = None if folder is None else folder / "chat_template.jinja"

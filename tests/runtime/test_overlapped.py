@@ -6,6 +6,7 @@ asked; stand-ins for tokens are resolved as a device would.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,16 +15,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sglc import grammar
+from sglc.kernels.row_masks import MaskRows, row_masks_torch
 from sglc.runtime.batch import Batch
+from sglc.runtime.cuda.device_tables import DeviceTables
 from sglc.runtime.cuda.page_table import PageTable
 from sglc.runtime.engine import EngineCore
 from sglc.runtime.hash_model import HashRunner
 from sglc.runtime.launch import Launcher, Outcome
 from sglc.runtime.policies import POLICIES
+from sglc.runtime.request import Request, Result, SamplingParams
 from sglc.runtime.sampler import Sampler
+from sglc.runtime.sequence import Sequence
 from sglc.runtime.step import Step
-from tests.runtime.common import TOKENIZER, Pending, agree, ask, request
+from tests.runtime.common import TOKENIZER, Pending, agree, ask, engine, request
 from tests.runtime.test_engine_results import batches
+from tests.runtime.test_jump import SAMPLING, TEMPLATES
 
 
 @dataclass
@@ -42,6 +49,7 @@ class Later(Launcher):
         self.ahead = 0
         self.flights = 0
         self.fails = fails
+        self.tables = DeviceTables(-(-TOKENIZER.vocab_size // 32), torch.device("cpu"))
 
     def start(self, step: Step) -> Flight:
         ids = step._ids[:step.size]
@@ -49,16 +57,35 @@ class Later(Launcher):
         ids[stands] = self.last[::-1][-1 - ids[stands]]
         early = {seq for seq, _ in step.samples if seq.ids[-1] < 0}
         self.ahead += bool(early)
+        self.tables.hold([seq.draw for seq, _ in step.samples])
+        masks = {seq: seq.draw.words for seq in early}
         for seq in early:
+            seq.draw.words = self._words(seq)
             seq.draw.index += 1
         try:
             outcome = self.launch(step)
         finally:
             for seq in early:
                 seq.draw.index -= 1
+                seq.draw.words = masks[seq]
         n = len(step.samples)
         self.last = np.array(outcome.tokens, np.int64)
         return Flight(step, list(range(n))[::-1], outcome)  # any names will do
+
+    def _words(self, seq: Sequence) -> np.ndarray | None:
+        """The mask of a row whose last token is only here, by tables alone."""
+        rule = seq.draw.rule
+        if rule is None:
+            return None
+        assert rule.there
+        number, state, after = ([i] for i in (self.tables.number(rule),
+                                              rule.numbers[seq.draw.state], -1 - seq.ids[-1]))
+        none = torch.zeros(1, 0, dtype=torch.int32)
+        words = row_masks_torch(MaskRows(
+            torch.full((-(-TOKENIZER.vocab_size // 32),), -1, dtype=torch.int32), none, none,
+            self.tables.packed, torch.tensor(number).int(), torch.tensor(state).int(),
+            drawn=torch.from_numpy(self.last[::-1].copy()), after=torch.tensor(after).int()))
+        return words[0].numpy()
 
     def finish(self, flight: Flight) -> Outcome:
         self.flights += 1
@@ -93,10 +120,16 @@ class LateRunner(HashRunner):
         return self.later
 
 
-def late(fails: int = 0, **options: object) -> EngineCore:
+def late(fails: int = 0, patience: float = 1.0, **options: object) -> EngineCore:
+    """An engine that prepares steps ahead if so many rows are likely to be in vain there, and has
+    all constraints' tables at once."""
     runner = LateRunner(TOKENIZER.vocab_size, TOKENIZER, context_length=512)
     runner.fails = fails
-    return EngineCore(runner, TOKENIZER, **{"kv_tokens": 4096, **options})  # type: ignore
+    core = EngineCore(runner, TOKENIZER, **{"kv_tokens": 4096, **options})  # type: ignore
+    core._loop.scheduler.patience = patience
+    core._loop._admission.rules.uses = 1
+    core._loop._admission.rules._aside = lambda make: make()
+    return core
 
 
 @given(batches, st.sampled_from([64, 90, 4000]), st.booleans(), st.sampled_from([3, 16, 512]),
@@ -159,3 +192,111 @@ def test_cancelled_while_a_step_runs(radix: bool) -> None:
         core.wait_idle()
         core.check()
         assert core.stats().kv_in_use == 0
+
+
+CONSTRAINED = st.lists(st.tuples(
+    st.text("ab é", min_size=1, max_size=5), st.integers(0, 2), st.integers(0, 99), SAMPLING),
+    min_size=1, max_size=7)
+
+
+@given(st.lists(TEMPLATES, min_size=3, max_size=3), CONSTRAINED, st.sampled_from([90, 4000]),
+       st.booleans(), st.sampled_from([3, 16, 512]), st.sampled_from([2, 256]),
+       st.sampled_from([0.0, 0.3, 1.0]), st.sampled_from(["safe", "safe", "off"]),
+       st.sampled_from(list(POLICIES)))
+@settings(max_examples=60, deadline=None)
+def test_constraints_ahead_of_their_tokens(patterns, rows, kv, radix, chunk, running, patience,
+                                           jumps, policy):
+    rules = [grammar.compile(regex=p, tokenizer=TOKENIZER) for p in patterns]
+
+    def asked():
+        return [request(text, key=key, constraint=rules[n] if key % 5 else None,
+                        **{**sampling, "max_tokens": min(sampling["max_tokens"], 60)})
+                for text, n, key, sampling in rows]
+
+    with engine(context_length=512) as plain:
+        want = ask(plain, asked())
+    with late(patience=patience, kv_tokens=kv, radix_cache=radix, max_batch_tokens=chunk,
+              max_running=running, jump_forward=jumps, policy=policy) as core:
+        for _ in range(2):
+            for a, b in zip(ask(core, asked()), want, strict=True):
+                assert (a.ids, a.text, a.finish_reason, a.matched, a.output_tokens) == \
+                    (b.ids, b.text, b.finish_reason, b.matched, b.output_tokens)
+                assert str(a.error) == str(b.error)
+        core.wait_idle()
+        core.check()
+        stats = core.stats()
+        assert stats.kv_in_use == 0
+        assert stats.kv_free + stats.kv_cached == kv
+
+
+def test_a_constraint_without_jumps_costs_no_step() -> None:
+    rule = grammar.compile(regex="[a-z]{40}", tokenizer=TOKENIZER)
+
+    def asked():
+        return [request(f"number {i}: ", max_tokens=20, key=i, constraint=rule)
+                for i in range(10)]
+
+    with late() as core, engine() as plain:
+        for a, b in zip(ask(core, asked()), ask(plain, asked()), strict=True):
+            assert a.ids == b.ids
+        core.wait_idle()
+        assert core.stats().forward_passes == plain.stats().forward_passes == 20
+        assert core.runner.later.ahead == 19  # type: ignore[attr-defined]
+
+
+def test_jumps_are_waited_for_where_they_are_many() -> None:
+    rule = grammar.compile(regex=r"(one of [0-9], two of [0-9]; ){6}", tokenizer=TOKENIZER)
+
+    def asked():
+        return [request(f"number {i}: ", max_tokens=150, key=i, constraint=rule)
+                for i in range(10)]
+
+    with late(patience=0.125) as waiting, late() as hasty, engine() as plain:
+        want = ask(plain, asked())
+        for core in (waiting, hasty):
+            assert [r.ids for r in ask(core, asked())] == [r.ids for r in want]
+            core.wait_idle()
+        passes = plain.stats().forward_passes
+        assert waiting.stats().forward_passes == passes
+        assert hasty.stats().forward_passes == 2 * passes  # each token brings a jump
+        assert waiting.runner.later.ahead == 0  # type: ignore[attr-defined]
+
+
+@given(st.lists(st.tuples(st.text("abc", min_size=1, max_size=30), st.integers(1, 9)), min_size=1,
+                max_size=6),
+       st.sampled_from([90, 200, 4000]), st.sampled_from([8, 64, 512]), st.integers(0, 3),
+       st.sampled_from([0, 40, 1000]))
+@settings(max_examples=25, deadline=None)
+def test_rides_change_no_answer(asked: list[tuple[str, int]], kv: int, chunk: int, fails: int,
+                                ride_tokens: int) -> None:
+    """Branches read beside selects and gens, whatever the memory, and with steps that fail."""
+    def requests(rides: bool) -> list[Request]:
+        out = []
+        for text, n in asked:
+            ids = array("q", list(text.encode()))
+            more = tuple([array("q", list(tail * n)) for tail in (b"xy", b"xyz", b"w") if rides])
+            out.append(Request("score", ids, lambda _: None, rides=more,
+                               choices=(array("q", list(b"xy")), array("q", list(b"w")))))
+            out.append(Request("generate", ids, lambda _: None,
+                               SamplingParams(max_tokens=n, temperature=0.0), rides=more))
+        return out
+
+    def answers(core: EngineCore, rides: bool) -> list[Result]:
+        found: dict[int, Result] = {}
+        wanted = requests(rides)
+        for i, r in enumerate(wanted):
+            r.on_done = lambda result, i=i: found.update({i: result})
+        core.submit(wanted)
+        assert core.wait_idle(20)
+        core.check()
+        assert core.stats().kv_in_use == 0
+        return [found[i] for i in range(len(wanted))]
+
+    with engine(kv_tokens=4096) as core:
+        want = answers(core, False)
+    with late(kv_tokens=kv, max_batch_tokens=chunk, ride_tokens=ride_tokens,
+              fails=7 * fails) as core:
+        for a, b in zip(answers(core, True), want, strict=True):
+            assert fails or a.error is None
+            if a.error is None:
+                assert (a.ids, a.choices, a.text) == (b.ids, b.choices, b.text)

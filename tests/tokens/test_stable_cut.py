@@ -69,6 +69,22 @@ def test_no_appended_text_changes_what_is_before_the_cut(
         _pieces(tokenizer, a)[:before] + _pieces(tokenizer, (a + b)[border:]))
 
 
+@pytest.mark.parametrize("which", TOKENIZERS)
+@settings(max_examples=100, deadline=None)
+@given(a=TEXT, sign=st.sampled_from(' \n.,;:!?(){}[]"'), b=TEXT)
+@example("'l", " ", "l")
+@example("a", ".", "\u0338")
+@example("12", " ", "3")
+def test_encoding_restarts_at_a_sure_border(which: str, a: str, sign: str, b: str) -> None:
+    tokenizer = TOKENIZERS[which]
+    data = scalar_text(f"{a}x{sign}{b}").encode()
+    at = tokenizer.sure_border(data)
+    assert at >= len(scalar_text(a).encode()) + 1
+    head, tail = data[:at].decode(), data[at:].decode()
+    assert tokenizer.encode(head + tail) == tokenizer.encode(head) + tokenizer.encode(tail)
+    assert _pieces(tokenizer, head + tail) == _pieces(tokenizer, head) + _pieces(tokenizer, tail)
+
+
 def test_little_is_held_back() -> None:
     tokenizer = _with_window(TOKENIZERS["smollm"], 64)
     text = "The river runs by the mill, and it doesn't stop there. " * 50

@@ -6,6 +6,7 @@ from jinja2 import TemplateError
 from sglc.errors import TokenError
 from sglc.tokens.bpe import BpeTokenizer
 from sglc.tokens.bytes import ByteTokenizer
+from sglc.tokens.images import image_text
 from sglc.tokens.jinja import JinjaTemplate
 from sglc.tokens.prompt import Prompt
 from sglc.tokens.sandbox import MAX_SOURCE, BoundedTemplate
@@ -373,3 +374,37 @@ def test_smollm2_chats_are_those_of_transformers(
     template = for_tokenizer(smollm2)
     assert text_of(template, chat, True) == text
     assert list(prompt_of(smollm2, template, chat).token_ids()) == smollm2.encode_raw(text)
+
+
+# llava-hf/llava-1.5-7b-hf's, which takes contents as lists of parts.
+LLAVA = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}"
+    "{{ message['role'].upper() + ': '}}{% endif %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\n' }}{% endfor %}{% if message['role'] != 'assistant' %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ content['text'] + ' '}}{% endfor %}{% else %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{% generation %}{{ content['text'] + ' '}}{% endgeneration %}{% endfor %}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}")
+
+
+def test_templates_that_take_contents_in_parts(byte_tokenizer: ByteTokenizer) -> None:
+    template = JinjaTemplate(LLAVA, byte_tokenizer)
+    assert template.open((), "user") == ("USER: ",)
+    assert template.close((), "user") == (" ",)
+    assert template.open(("user",), "assistant") == ("ASSISTANT:",)
+    assert template.open(("user", "assistant"), "user") == ("USER: ",)
+    assert JinjaTemplate(LLAVA, byte_tokenizer).close((), "system") == (" ",)
+
+
+@pytest.mark.parametrize(("template", "parts"), [
+    (ChatTemplate("x", None, {}), ("", "<image>", "")),
+    (ChatTemplate("x", None, {}, image_token=" <image>\n"), (" ", "<image>", "\n")),
+    (ChatTemplate("x", None, {}, image_token=" <image_placeholder>\n"),
+     (" ", "<image_placeholder>", "\n")),
+    (ChatTemplate("x", None, {}, image_token=""), ("", "", ""))])
+def test_the_text_around_images(template: ChatTemplate, parts: tuple[str, str, str],
+                                byte_tokenizer: ByteTokenizer) -> None:
+    assert image_text(template) == image_text(template.bind(byte_tokenizer)) == parts
+    assert image_text(JinjaTemplate(LLAVA, byte_tokenizer)) == ("", "<image>", "\n")

@@ -6,6 +6,7 @@ known here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,15 +24,28 @@ if TYPE_CHECKING:
     from sglc.kernels.unit_attention import UnitAttention
 
 
-class UnitSteps:
-    """Attention by work lists, with device memory for each size of step."""
+_PIECES = 8  # that a context is cut into, if all are cut alike
+_LEAST = 256  # keys of such a piece
 
-    def __init__(self, config: LlamaConfig, dtype: torch.dtype, device: torch.device) -> None:
+
+class UnitSteps:
+    """Attention by work lists, with device memory for each size of step.
+
+    fixed: every token's keys are cut at the same positions and nothing is shared, so that its
+    result does not depend on the rest of the step.
+    """
+
+    def __init__(self, config: LlamaConfig, dtype: torch.dtype, device: torch.device,
+                 fixed: bool = False) -> None:
         from sglc.kernels.unit_attention import default_shape
 
         count = (torch.cuda.get_device_properties(device).multi_processor_count
                  if device.type == "cuda" else 4)
         self.shape = default_shape(config.heads, config.kv_heads, config.head_dim, dtype, count)
+        length = config.context_length
+        piece = max(_LEAST, 1 << (-(-length // _PIECES) - 1).bit_length())
+        self._piece = piece if fixed else 0
+        self._pieces = -(-length // piece)
         self._dtype = dtype
         self._device = device
         self._sizes: dict[int, UnitAttention] = {}
@@ -41,12 +55,15 @@ class UnitSteps:
 
     def nbytes(self, tokens: int) -> int:
         """Device memory for steps of so many tokens."""
-        limits = Limits.for_tokens(tokens, self.shape)
+        limits = self._limits(tokens)
         return (limits.parts + tokens) * self.shape.heads * (self.shape.dim * 4 + 4)
 
     def plan(self, rows: Rows, table: PageTable, size: int) -> Units | None:
         """The work list of a step, for device memory of `size` tokens; None if it does not fit.
         """
+        if self._piece:
+            units = plan_units(rows, (), self.shape, chunk=self._piece)
+            return units if units.fits(self._at(size).limits) else None
         decode = rows.total == len(rows.starts)
         key = (decode, table.version, rows.offsets.tobytes())
         if not decode or key != self._last:
@@ -81,17 +98,25 @@ class UnitSteps:
     def full(self, units: Units, size: int) -> Grid:
         """A grid for every list of this size that has units of the same classes."""
         grid, most = units.grid, self._at(size).limits.grid
+        if self._piece:  # there is room for many more units than most steps have
+            many = min(most.middle, 1 << (grid.middle - 1).bit_length())
+            return Grid(0, many, 0, most.merged if grid.merged else 0)
         return Grid(*((room if used else 0) for used, room in (
             (grid.narrow, most.narrow), (grid.middle, most.middle), (grid.wide, most.wide),
             (grid.merged, most.merged))))
 
+    def _limits(self, tokens: int) -> Limits:
+        return (Limits.of_pieces(tokens, self._pieces) if self._piece
+                else Limits.for_tokens(tokens, self.shape))
+
     def _at(self, size: int) -> UnitAttention:
-        from sglc.kernels.unit_attention import UnitAttention
+        from sglc.kernels.unit_attention import UnitAttention, tuning
 
         found = self._sizes.get(size)
         if found is None:
+            tune = replace(tuning(self._dtype, self._device), one_form=self._piece > 0)
             found = self._sizes[size] = UnitAttention(
-                self.shape, Limits.for_tokens(size, self.shape), self._dtype, self._device)
+                self.shape, self._limits(size), self._dtype, self._device, tune)
         return found
 
 

@@ -6,6 +6,7 @@ all the same.  Steps and sequences are not known here.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,8 +16,20 @@ from torch import Tensor
 from sglc.kernels.draws import IN_PROMPT, Draws
 from sglc.kernels.registry import DeviceKernels
 from sglc.kernels.row_masks import MaskRows
+from sglc.runtime.cuda.device_tables import DeviceTables
 from sglc.runtime.cuda.staging import staging
-from sglc.runtime.sampler import ALLOW, FILTER, HOLD, NOISE, TALLY, WORDS, Draw, Sampler
+from sglc.runtime.sampler import (
+    ALLOW,
+    BIAS,
+    FILTER,
+    HOLD,
+    NOISE,
+    TALLY,
+    WORDS,
+    Draw,
+    Sampler,
+    add_bias,
+)
 
 PLAIN = NOISE  # what draws in a graph may have
 
@@ -38,7 +51,10 @@ def plain_draws(draws: Sequence[Draw], early: Sequence[bool]) -> np.ndarray:
 
 
 class DeviceSampler:
-    """Draws tokens from logits on one device, for a model of `width` logits."""
+    """Draws tokens from logits on one device, for a model of `width` logits.
+
+    mask_seconds: what masks have cost the host.
+    """
 
     def __init__(self, sampler: Sampler, width: int, kernels: DeviceKernels,
                  device: torch.device) -> None:
@@ -54,6 +70,8 @@ class DeviceSampler:
         base = np.packbits(allowed, bitorder="little").view(np.int32)
         self._base = torch.from_numpy(base).to(device)
         self._one = self._base[None]
+        self._tables = DeviceTables(self._words, device)
+        self.mask_seconds = 0.0
         self._no_k: dict[int, tuple[Tensor, Tensor]] = {}
 
     def plain(self, logits: Tensor, draws: Tensor) -> Tensor:
@@ -70,14 +88,23 @@ class DeviceSampler:
         return self._kernels.sample(logits, self._one, Draws(
             heat, draws[0], draws[1], none, ones, ones))
 
-    def draw(self, logits: Tensor, draws: Sequence[Draw], early: Sequence[bool]) -> Tensor:
+    def draw(self, logits: Tensor, draws: Sequence[Draw], after: Sequence[int],
+             drawn: Tensor) -> Tensor:
         """Tokens, int64 (R,), of any rows; -1 where none is possible, -2 where the logits are
-        not numbers.  `logits` are not changed."""
+        not numbers.  `logits` are not changed.
+
+        drawn: int64, tokens that the host does not know yet.  after: which of them comes before
+        a row's draw; -1 for none.
+        """
+        early = [i >= 0 for i in after]
         flags = 0
         for draw in draws:
             flags |= draw.flags
         if not flags & ~PLAIN:
             return self.plain(logits, self._upload(plain_draws(draws, early)))
+        if flags & BIAS:
+            logits = logits.clone()
+            add_bias(logits, draws)
         rows = len(draws)
         numbers = np.zeros((9, rows), np.int64)
         numbers[:3] = plain_draws(draws, early)
@@ -93,23 +120,34 @@ class DeviceSampler:
         if flags & TALLY:
             penalties = real[2:5].t().contiguous()
             tally, tally_row = self._tally(draws)
-        masks = self._masks(draws, early) if flags & (WORDS | HOLD | ALLOW) else self._one
+        masks = self._one
+        if flags & (WORDS | HOLD | ALLOW):
+            began = time.perf_counter()
+            masks = self._masks(draws, early, after, drawn)
+            self.mask_seconds += time.perf_counter() - began
         return self._kernels.sample(logits, masks, Draws(
             there[2].view(torch.float64), there[0], there[1], there[8].int(), real[0], real[1],
             penalties, tally, tally_row, bool(flags & FILTER)))
 
-    def _masks(self, draws: Sequence[Draw], early: Sequence[bool]) -> Tensor:
+    def _masks(self, draws: Sequence[Draw], early: Sequence[bool], after: Sequence[int],
+               drawn: Tensor) -> Tensor:
         """int32 (R, words): what each row may draw."""
         spared = [[i for i in d.allow if i in self._never and i < self._vocab]
                   if d.flags & ALLOW else [] for d in draws]
         held = [[i for i in d.hold if 0 <= i < self._vocab]
                 if d.flags & HOLD and d.index + more < d.params.min_tokens else []
                 for d, more in zip(draws, early, strict=True)]
+        self._tables.hold(draws)
         of: dict[int, int] = {}
         kept: list[np.ndarray] = []
         row_of = np.full(len(draws), -1, np.int32)
+        places = np.full((3, len(draws)), -1, np.int32)  # table, state, after
+        ruled = False
         for i, d in enumerate(draws):
-            if d.flags & WORDS and d.words is not None:
+            if d.rule is not None and d.rule.there:
+                places[:, i] = self._tables.number(d.rule), d.rule.numbers[d.state], after[i]
+                ruled = True
+            elif d.flags & WORDS and d.words is not None:
                 at = of.get(id(d.words))
                 if at is None:
                     at = of[id(d.words)] = len(kept)
@@ -124,9 +162,11 @@ class DeviceSampler:
                 line[:n] = mask[:n].view(np.int32)
                 line[n:] = 0
             words = staged.to(self._device, non_blocking=True).view(len(kept), self._words)
+        tables, there = (self._tables.packed, self._upload(places)) if ruled else (None, None)
+        table, state, behind = (None, None, None) if there is None else there
         return self._kernels.row_masks(MaskRows(
-            self._base, self._ids(spared), self._ids(held), words=words,
-            words_row=self._upload(row_of) if kept else None))
+            self._base, self._ids(spared), self._ids(held), tables, table, state, words,
+            self._upload(row_of) if kept else None, drawn, behind))
 
     def _ids(self, lists: Sequence[Sequence[int]]) -> Tensor:
         """int32 (R, n), filled up with -1; n is 0 or a power of two."""

@@ -43,11 +43,13 @@ class Graph:
 
 class Graphs:
     """The graphs of one model, which share their working memory.  `tokens`: of a step, at most.
+    `must`: a graph that cannot be captured is an error.
     """
 
     tokens = _SIZES[-1]
 
     def __init__(self, device: torch.device) -> None:
+        self.must = False
         self._stream = torch.cuda.Stream(device)
         self._pool: tuple[int, int] | None = None
         self._known: dict[Hashable, Graph | None] = {}
@@ -64,6 +66,8 @@ class Graphs:
             try:
                 self._known[key] = self._capture(compute)
             except torch.OutOfMemoryError:
+                if self.must:
+                    raise
                 _log.warning("no memory for a graph of %s: such steps run without", key)
                 self._known[key] = None
         return self._known[key]

@@ -17,8 +17,10 @@ from torch import Tensor
 from sglc.runtime.cuda.device_sampler import PLAIN, DeviceSampler, plain_draws
 from sglc.runtime.cuda.staging import staging
 from sglc.runtime.launch import Outcome
+from sglc.runtime.rules import Clock
 from sglc.runtime.sampler import REPORT, Draw, Top
 from sglc.runtime.step import Step
+from sglc.tokens.images import in_vocabulary
 
 if TYPE_CHECKING:
     from sglc.runtime.cuda.runner import DeviceRunner
@@ -53,7 +55,12 @@ class DeviceFlight:
 @dataclass(slots=True)
 class StepTime:
     """Where the time of one step went: seconds on the host to let it run and to wait for it, and
-    on the device (None on the CPU)."""
+    on the device (None on the CPU).
+
+    ahead: whether it was prepared before the step before it was over.  ruling: seconds that
+    constraints took on the host since the step before was launched; jumps: tokens that came
+    without being drawn since then.
+    """
 
     tokens: int
     rows: int
@@ -62,13 +69,16 @@ class StepTime:
     waited: float
     finished: float
     device: float | None
+    ahead: bool = False
+    ruling: float = 0.0
+    jumps: int = 0
 
 
 class DeviceLauncher:
     """An `Overlapping` launcher (see `overlapped.py`) on one runner.
 
     model_seconds: time spent letting steps run and waiting for them.  timeline: if a list, it
-    gets a `StepTime` of every step.
+    gets a `StepTime` of every step.  clock: what constraints cost elsewhere on the host.
     """
 
     def __init__(self, runner: DeviceRunner, sampler: DeviceSampler) -> None:
@@ -77,7 +87,9 @@ class DeviceLauncher:
         self.timeline: list[StepTime] | None = None
         self._sampler = sampler
         self._on_gpu = runner.device.type == "cuda"
-        self._times: dict[int, tuple[float, float]] = {}
+        self.clock = Clock()
+        self._told = (0.0, 0)
+        self._times: dict[int, tuple[float, float, bool, float, int]] = {}
 
     def launch(self, step: Step) -> Outcome:
         """Run a step and wait for it."""
@@ -111,7 +123,11 @@ class DeviceLauncher:
         now = time.perf_counter()
         self.model_seconds += now - started
         if self.timeline is not None:
-            self._times[step.number] = started, now
+            ahead = any(seq.ids[-1] < 0 for seq, _ in step.samples)
+            ruling, jumps = self.clock.seconds + self._sampler.mask_seconds, self.clock.jumps
+            self._times[step.number] = (started, now, ahead, ruling - self._told[0],
+                                        jumps - self._told[1])
+            self._told = ruling, jumps
         return flight
 
     @torch.inference_mode()
@@ -119,7 +135,7 @@ class DeviceLauncher:
         """Wait for a step's outcome.  Whatever the device raises is raised."""
         started = time.perf_counter()
         if flight.done is not None:
-            flight.done.synchronize()
+            self.runner.wait(flight.done)
         now = time.perf_counter()
         self.model_seconds += now - started
         step = flight.step
@@ -134,10 +150,10 @@ class DeviceLauncher:
                 for i, value in zip(cells, values.tolist(), strict=True):
                     out.scores[i] = value
         if self.timeline is not None and step.number in self._times:
-            began, launched = self._times.pop(step.number)
+            began, launched, ahead, ruling, jumps = self._times.pop(step.number)
             took = flight.began.elapsed_time(flight.done) / 1e3 if flight.began else None
             self.timeline.append(StepTime(step.size, len(step.samples), began, launched, started,
-                                          now, took))
+                                          now, took, ahead, ruling, jumps))
         return out
 
     def _plain(self, step: Step, outputs: int) -> np.ndarray | None:
@@ -151,7 +167,8 @@ class DeviceLauncher:
             return None
         out = np.zeros((3, outputs), np.int64)
         if flags:
-            out[:, rows] = plain_draws(*_draws(step))
+            draws, after = _draws(step)
+            out[:, rows] = plain_draws(draws, [i >= 0 for i in after])
         return out
 
     def _draw(self, flight: DeviceFlight, drawn: bool) -> None:
@@ -161,9 +178,9 @@ class DeviceLauncher:
             flight.places = [k for _, k in step.samples]
         else:
             flight.places = list(range(len(step.samples)))
-            draws, early = _draws(step)
+            draws, after = _draws(step)
             logits = self._logits(flight.hidden, [k for _, k in step.samples])
-            found = self._sampler.draw(logits, draws, early)
+            found = self._sampler.draw(logits, draws, after, tokens)
             tokens[:len(found)] = found
             rows = [i for i, draw in enumerate(draws) if draw.flags & REPORT]
             if rows:
@@ -182,7 +199,7 @@ class DeviceLauncher:
 
     def _score(self, flight: DeviceFlight) -> None:
         """Log-probabilities of given tokens, on their way to the host."""
-        wanted = [(k, seq.ids[at + 1]) for seq, at, k in flight.step.scores]
+        wanted = [(k, in_vocabulary(seq.ids[at + 1])) for seq, at, k in flight.step.scores]
         by_row: dict[int, list[int]] = {}
         for i, (k, _) in enumerate(wanted):
             by_row.setdefault(k, []).append(i)
@@ -222,10 +239,11 @@ class DeviceLauncher:
         return host.copy_(values, non_blocking=True)
 
 
-def _draws(step: Step) -> tuple[list[Draw], list[bool]]:
-    """The draws of a step's samples, and which come after a token that is still being drawn."""
+def _draws(step: Step) -> tuple[list[Draw], list[int]]:
+    """The draws of a step's samples, and the number of the token, still being drawn, that each
+    comes after; -1 for none."""
     return ([seq.draw for seq, _ in step.samples],
-            [seq.ids[-1] < 0 for seq, _ in step.samples])
+            [max(-1 - seq.ids[-1], -1) for seq, _ in step.samples])
 
 
 def _reports(step: Step, found: Reports, tokens: list[int]) -> dict[int, tuple[float, Top]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ from sglc.runtime.cuda.model import DeviceLlama, DummyWeights
 from sglc.runtime.cuda.runner import DeviceRunner
 from sglc.runtime.model_runner import open_model
 from sglc.runtime.models.config import LlamaConfig, config_from_hf
+from sglc.runtime.models.quantization import int4_scheme
+from sglc.runtime.parallel.group import Group
+from sglc.runtime.parallel.sharded import rank_part
+from sglc.runtime.vision.tower import VisionModel
+from sglc.runtime.weights.metered import MeteredWeights
 from sglc.runtime.weights.source import WeightSource
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -21,14 +27,18 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 def load_device_runner(path: str | Path, *, dtype: str = "auto", device: str = "cuda",
                        kernels: str = "auto", load_format: str = "auto",
-                       max_tokens: int = 8192, max_rows: int = 1024, graphs: bool = True
+                       max_tokens: int = 8192, max_rows: int = 1024, graphs: bool = True,
+                       deterministic: bool = False, group: Group | None = None,
+                       runner_type: Callable[..., DeviceRunner] = DeviceRunner
                        ) -> tuple[DeviceRunner, dict[str, Any]]:
     """A runner on `device` for the model at `path`, and what a tokenizer needs to know.
 
     dtype: "bfloat16", "float16", "float32" (without TF32), or "auto": what config.json says,
     else bfloat16.  load_format: "auto" reads the weights; "dummy" makes random ones on the
-    device and needs nothing but a folder with a config.json.  The rest as `load_runner` and
-    `DeviceRunner`.  Raises ModelError (SGLC504) if the model cannot be used, or does not fit.
+    device and needs nothing but a folder with a config.json.  deterministic: a token's result does
+    not depend on what is computed beside it.  group: of which this rank's part is loaded.
+    runner_type: what makes the runner.  The rest as `load_runner` and `DeviceRunner`.
+    Raises ModelError (SGLC504) if the model cannot be used, or does not fit.
     """
     where = torch.device(device)
     if where.type == "cuda" and where.index is None:
@@ -39,7 +49,7 @@ def load_device_runner(path: str | Path, *, dtype: str = "auto", device: str = "
     if load_format not in ("auto", "dummy"):
         raise ModelError("SGLC504", f"unknown load_format {load_format!r}",
                          fixes=('use "auto" or "dummy"',))
-    chosen = resolve_device(kernels)
+    chosen = resolve_device(kernels, deterministic)
     source: WeightSource
     if load_format == "dummy":
         config, about, named = _dummy(Path(path))
@@ -49,16 +59,28 @@ def load_device_runner(path: str | Path, *, dtype: str = "auto", device: str = "
     kind = _DTYPES[_named_dtype(named) if dtype == "auto" else dtype]
     try:
         if load_format == "dummy":
-            source = DummyWeights(config, kind, where)
-        with torch.inference_mode():
-            model = DeviceLlama(config, source, chosen, kind, where)
-        runner = DeviceRunner(model, chosen, max_tokens=max_tokens, max_rows=max_rows,
-                              graphs=graphs)
+            scheme = int4_scheme(named, Path(path) / "config.json")
+            source = DummyWeights(config, kind, where, scheme=scheme)
+        if group is not None:
+            source, config = rank_part(source, config, group, even=True)
+        with torch.inference_mode(), MeteredWeights(source) as metered:
+            model = DeviceLlama(config, metered, chosen, kind, where, group)
+        runner = runner_type(model, chosen, max_tokens=max_tokens, max_rows=max_rows,
+                             graphs=graphs, fixed=deterministic,
+                             loaded=metered.report if load_format == "auto" else None)
+        if "vision" in about and (group is None or group.rank == 0):
+            part = about["vision"]
+            runner.vision = VisionModel(part.shape, part.weights, kind, where)
     except torch.OutOfMemoryError as error:
         raise ModelError("SGLC504", "the model does not fit the GPU", why=str(error)[:200],
                          fixes=("use a smaller model, or a shorter dtype",
                                 "end other processes that use the GPU")) from error
     return runner, about
+
+
+def model_shape(path: str | Path, load_format: str = "auto") -> LlamaConfig:
+    """The shape of the model that `load_device_runner` would load."""
+    return _dummy(Path(path))[0] if load_format == "dummy" else open_model(Path(path))[1]
 
 
 def _dummy(path: Path) -> tuple[LlamaConfig, dict[str, Any], dict[str, Any]]:
@@ -67,7 +89,7 @@ def _dummy(path: Path) -> tuple[LlamaConfig, dict[str, Any], dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise ModelError("SGLC504", f"{path} has no config.json that can be read",
                          why=str(error)) from error
-    return config_from_hf(named), {"folder": str(path)}, named
+    return config_from_hf(named, path / "config.json"), {"folder": str(path)}, named
 
 
 def _named_dtype(config: dict[str, Any]) -> str:

@@ -20,7 +20,8 @@ class PageTable:
 
     host, device: int32, flat; the slot of position p of a sequence at offset o is table[o + p].
     The last entry, number `spare`, may hold anything.  version: changes whenever a place gets
-    another owner, or slots that new tokens did not bring.
+    another owner, or slots that new tokens did not bring.  pieces: what the last `offsets` has
+    uploaded, (place, slots).
     """
 
     def __init__(self, places: int, stride: int, device: torch.device) -> None:
@@ -35,6 +36,7 @@ class PageTable:
         self._owner: list[PagedSequence | None] = [None] * places
         self._step = 0
         self.version = 0
+        self.pieces: list[tuple[int, np.ndarray]] = []
 
     @staticmethod
     def nbytes(places: int, stride: int) -> int:
@@ -71,8 +73,9 @@ class PageTable:
             if known < start:
                 pieces.append((at + known, context[known:start]))
         self._free.extend(lent)
+        self.pieces = pieces
         if pieces:
-            self._upload(pieces)
+            self.upload(pieces)
         return out
 
     def _take(self, owner: PagedSequence | None) -> int:
@@ -98,7 +101,8 @@ class PageTable:
                 del self._place[owner]
             self._free.append(place)
 
-    def _upload(self, pieces: list[tuple[int, np.ndarray]]) -> None:
+    def upload(self, pieces: list[tuple[int, np.ndarray]]) -> None:
+        """Set entries from given places on, in both tables."""
         self.version += 1
         for at, piece in pieces:
             self.host[at:at + len(piece)] = piece

@@ -21,13 +21,16 @@ from sglc.runtime.batch import Batch
 from sglc.runtime.cuda.attending import UnitSteps, attend_torch
 from sglc.runtime.cuda.device_sampler import DeviceSampler
 from sglc.runtime.cuda.graphs import Graphs, bucket
-from sglc.runtime.cuda.model import Attend, DeviceLlama
+from sglc.runtime.cuda.model import Attend, DeviceLlama, Images
 from sglc.runtime.cuda.page_table import PageTable
 from sglc.runtime.cuda.staging import Inputs, lay_out, staging
+from sglc.runtime.vision.tower import VisionModel
+from sglc.tokens.images import FIRST_ID
 
 if TYPE_CHECKING:
     from sglc.runtime.cuda.launcher import DeviceLauncher
     from sglc.runtime.sampler import Sampler
+    from sglc.runtime.weights.metered import LoadReport
 
 _SPARE_BYTES = 1 << 30  # for CUDA's libraries and captured graphs
 
@@ -48,24 +51,30 @@ class DeviceRunner:
     """A `Runner` (see `batch.py`) whose weights, KV and activations are of one type on a device.
 
     max_tokens: of a step.  max_rows: rows of sequences in a step.  graphs: whether small steps
-    are captured and replayed.  A CPU device computes the same without graphs.
+    are captured and replayed; those with images are not.  `vision` computes what images stand
+    for, if the model has any.  fixed: a token's result does not depend on the step around it, of
+    which the kernels must be capable (see `resolve_device`).  A CPU device computes the same
+    without graphs.
     """
 
     def __init__(self, model: DeviceLlama, kernels: DeviceKernels, *, max_tokens: int = 8192,
-                 max_rows: int = 1024, graphs: bool = True) -> None:
+                 max_rows: int = 1024, graphs: bool = True, fixed: bool = False,
+                 loaded: LoadReport | None = None) -> None:
         c = model.config
         self.config = c
         self.kernels = kernels
+        self.loaded = loaded
         self.dtype, self.device = model.dtype, model.device
         self.vocab_size = c.vocab_size
         self.context_length = c.context_length
         self.bytes_per_token = c.layers * 2 * c.kv_heads * c.head_dim * self.dtype.itemsize
         self.max_tokens, self.max_rows = max_tokens, max_rows
+        self.vision: VisionModel | None = None
         self._model: DeviceLlama | None = model
         self._pools = torch.empty(0)
         self._table: PageTable | None = None
         by_units = dict(kernels.backends)["sample"] == "triton"
-        self._units = UnitSteps(c, self.dtype, self.device) if by_units else None
+        self._units = UnitSteps(c, self.dtype, self.device, fixed) if by_units else None
         on_gpu = self.device.type == "cuda"
         self._graphs = Graphs(self.device) if graphs and by_units and on_gpu else None
         self._sampler: DeviceSampler | None = None
@@ -104,7 +113,8 @@ class DeviceRunner:
         step = self.max_tokens * size * (5 * c.hidden_size + 2 * wide + 3 * c.intermediate_size)
         heads = self.max_rows * c.vocab_size * 4 * 2
         attention = self._units.nbytes(self.max_tokens) if self._units else 0
-        return int(1.2 * (step + heads + 2 * attention)) + _SPARE_BYTES
+        return int(1.2 * (step + heads + 2 * attention)) + _SPARE_BYTES + (
+            self._open().scratch_bytes)
 
     def allocate(self, slots: int) -> None:
         """Makes room for `slots` token positions; what was stored before is lost.
@@ -177,8 +187,24 @@ class DeviceRunner:
         at = np.repeat(rows.offsets, rows.tokens) + batch.positions
         table.host[at] = batch.slots
         every = k == n and bool((batch.outputs == np.arange(n)).all())
-        arrays = (batch.ids, batch.positions, batch.slots, at, batch.outputs, draws)
-        if self._graphs is not None and n <= self._graphs.tokens:
+        return self._execute(
+            rows, (batch.ids, batch.positions, batch.slots, at, batch.outputs, draws), every)
+
+    def wait(self, event: Any) -> None:
+        """Wait until the device has come to an event."""
+        event.synchronize()
+
+    def _execute(self, rows: Rows, arrays: tuple[Any, ...], every: bool) -> tuple[Tensor, bool]:
+        """`run` of a step whose slots are in the page table: as `staging.lay_out` takes it."""
+        table, draws = self._table, arrays[5]
+        assert table is not None
+        n, k = len(arrays[0]), len(arrays[4])
+        pictured = n > 0 and int(arrays[0].max()) >= FIRST_ID
+        images: Images | None = None
+        if pictured:
+            images = self._merged(arrays[0])
+            arrays = (np.where(arrays[0] >= FIRST_ID, 0, arrays[0]), *arrays[1:])
+        if self._graphs is not None and n <= self._graphs.tokens and not pictured:
             replayed = self._replay(rows, arrays, every)
             if replayed is not None:
                 return replayed, draws is not None
@@ -191,10 +217,17 @@ class DeviceRunner:
             self._units.load(units, self.max_tokens)
             attend = self._units.attend(table.device, self.max_tokens, n, units.grid)
         self._stage(n, k, arrays)
-        hidden, tokens = self._compute(n, k, every, draws is not None, attend)
+        hidden, tokens = self._compute(n, k, every, draws is not None, attend, images)
         if tokens is not None:
             self.tokens[:k] = tokens
         return hidden, tokens is not None
+
+    def _merged(self, ids: np.ndarray) -> Images | None:
+        """What stands for images: features, and which of them for each token; None in ranks that
+        do not embed."""
+        merged = None if self.vision is None else self.vision.merged(ids)
+        return None if merged is None else (
+            merged[0], torch.from_numpy(merged[1]).to(self.device))
 
     def _replay(self, rows: Rows, arrays: tuple[Any, ...], every: bool) -> Tensor | None:
         """The same by a captured graph; None if this step cannot have one."""
@@ -228,8 +261,8 @@ class DeviceRunner:
         lay_out(staged.numpy(), tokens, rows, self._table.spare, *arrays)
         self._inputs[:size].copy_(staged, non_blocking=True)
 
-    def _compute(self, tokens: int, rows: int, every: bool, draws: bool, attend: Attend
-                 ) -> tuple[Tensor, Tensor | None]:
+    def _compute(self, tokens: int, rows: int, every: bool, draws: bool, attend: Attend,
+                 images: Images | None = None) -> tuple[Tensor, Tensor | None]:
         """The step that is staged: hidden states, and what the rows draw."""
         model, table = self._open(), self._table
         assert table is not None
@@ -238,7 +271,7 @@ class DeviceRunner:
         ids = torch.where(step.ids < 0, drawn, step.ids)
         table.device.index_copy_(0, step.at, step.slots.int())
         hidden = model.forward(ids, step.positions, step.slots, self._pools, attend,
-                               None if every else step.outputs)
+                               None if every else step.outputs, images)
         if not draws or not rows:
             return hidden, None
         assert self._sampler is not None

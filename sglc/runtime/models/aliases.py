@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sglc.runtime.models.shape import LlamaConfig
-from sglc.runtime.weights.source import WeightSource
+from sglc.runtime.weights.int4_checkpoint import int4_of
+from sglc.runtime.weights.source import Part, WeightSource
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from sglc.kernels.int4 import Int4Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,20 @@ class AliasedWeights:
     def names(self) -> Set[str]:
         return self._names
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str, part: Part | None = None) -> Tensor:
         alias = self._aliases.get(name)
-        if alias is None:
-            return self._source.read(name)
-        tensor = self._source.read(alias.own)
-        return tensor if alias.stop is None else tensor[alias.start:alias.stop]
+        if alias is None or alias.stop is None:
+            return self._source.read(self._own(name), part)
+        tensor = self._source.read(alias.own)[alias.start:alias.stop]
+        return tensor if part is None else part.of(tensor)
+
+    def int4(self, name: str, part: Part | None = None,
+             device: torch.device | None = None) -> Int4Matrix | None:
+        """As `Int4Checkpoint.int4`; None for rows of a tensor."""
+        alias = self._aliases.get(name)
+        if alias is not None and alias.stop is not None:
+            return None
+        return int4_of(self._source, self._own(name), part, device)
 
     def place(self, name: str) -> str:
         return self._source.place(self._own(name))
@@ -63,11 +75,20 @@ class AliasedWeights:
 
 def hf_weights(source: WeightSource, config: LlamaConfig) -> WeightSource:
     """The weights of a Hugging Face folder under the names that the models use."""
+    aliases = _aliases(config)
+    return AliasedWeights(source, aliases) if aliases else source
+
+
+def own_names(config: LlamaConfig) -> set[str]:
+    """The names that such a folder gives to the weights."""
+    aliases = _aliases(config)
+    return {aliases[n].own if n in aliases else n for n in config.tensor_shapes()}
+
+
+def _aliases(config: LlamaConfig) -> dict[str, Alias]:
     if config.family == "mixtral":
-        return AliasedWeights(source, _mixtral(config))
-    if config.family == "qwen":
-        return AliasedWeights(source, _qwen(config))
-    return source
+        return _mixtral(config)
+    return _qwen(config) if config.family == "qwen" else {}
 
 
 def _mixtral(c: LlamaConfig) -> dict[str, Alias]:

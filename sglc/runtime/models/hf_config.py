@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sglc.runtime.models.fields import Fields, naming
+from sglc.runtime.models.quantization import int4_scheme
 from sglc.runtime.models.shape import Experts, LlamaConfig, RopeScaling
 
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh",
@@ -34,7 +35,7 @@ def config_from_hf(config: Mapping[str, Any], path: object = "config.json") -> L
         named = config.get("architectures")
         Fields({}, path).refuse(
             f"the model type is {str(kind)[:60]!r} (architectures: {str(named)[:80]}); known are "
-            + ", ".join(FAMILIES))
+            + ", ".join(FAMILIES) + ", and with vision llava, llava_next")
     c = Fields(_as_later(config) if kind == "qwen" else config, path)
     return naming(path, lambda: _config(c, kind, read))
 
@@ -43,7 +44,7 @@ def _config(c: Fields, kind: str, read: Callable[[Fields], dict[str, Any]]) -> L
     for name, neutral in (("partial_rotary_factor", 1.0), ("use_bidirectional_attention", False),
                           ("use_cross_attention", False)):
         c.only(name, neutral)
-    _check_quantization(c)
+    int4_scheme(c.values, c.path)  # refuses what is not read
     heads, hidden = c.integer("num_attention_heads"), c.integer("hidden_size")
     head_dim = c.integer("head_dim", hidden // heads if heads > 0 else 0)
     theta, scaling, context = _rope(c, 1e6 if kind == "mixtral" else 1e4,
@@ -190,14 +191,6 @@ def _sparse(c: Fields, count: int, used: int, size: int, shared: int) -> Experts
     return Experts(count, c.integer("num_experts_per_tok", used),
                    c.integer("moe_intermediate_size", size), c.flag("norm_topk_prob"), shared,
                    frozenset(dense))
-
-
-def _check_quantization(c: Fields) -> None:
-    value = c.get("quantization_config")
-    if value is None:
-        return
-    method = value.get("quant_method") if isinstance(value, dict) else value
-    c.refuse(f"quantization_config has the method {str(method)[:60]!r}, which is not supported")
 
 
 def _rope(c: Fields, theta: float, context: int) -> tuple[float, RopeScaling | None, int]:

@@ -14,19 +14,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sglc.kernels.embed import embed_torch
 from sglc.kernels.gelu_mul import gelu_mul_torch
+from sglc.kernels.int8 import Int8Weight, linear_int8
 from sglc.kernels.linear import linear_torch
 from sglc.kernels.registry import Kernels
 from sglc.runtime.models.feed import ExpertMLP, GatedMLP, Linear
 from sglc.runtime.models.reader import WeightReader, check_names, mismatch
 from sglc.runtime.models.rope import Rope
 from sglc.runtime.models.shape import ROPE_FACTORS, LlamaConfig
+from sglc.runtime.parallel.group import Alone, Group
 from sglc.runtime.weights.source import WeightSource
 
 __all__ = ["Attend", "Llama", "LlamaLayer", "check_names", "mismatch"]
 
 # (queries (T, heads, head_dim), one layer's pool, the layer) -> (T, heads * head_dim)
 Attend = Callable[[Tensor, Tensor, int], Tensor]
+Images = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,35 +52,39 @@ class LlamaLayer:
 
 
 class Llama:
-    """A model on the CPU."""
+    """A model on the CPU, or the part of it that one rank of `group` computes."""
 
     def __init__(self, config: LlamaConfig, source: WeightSource, kernels: Kernels,
-                 dtype: torch.dtype) -> None:
+                 dtype: torch.dtype, group: Group | None = None) -> None:
         """Reads every weight.  Raises ModelError (SGLC504) where the tensors do not fit."""
         self.config = config
         self._kernels = kernels
+        self._group = group or Alone()
         read = WeightReader(config, source, kernels, dtype)
-        self._embedding = read.stacked("model.embed_tokens.weight")
+        first = self._group.rank == 0  # has the embedding and the head
+        self._embedding = read.stacked("model.embed_tokens.weight") if first else torch.empty(0)
         self._layers = [_layer(config, read, kernels, n) for n in range(config.layers)]
         self._norm = read.norm("model.norm.weight")
         # After the layers: by now the head size is known to be the tensors'.
         self._rope = Rope(config, read.vector(ROPE_FACTORS) if ROPE_FACTORS in read else None)
         # As it is, to take single rows from (the embedding, if tied).
-        self._head_rows = self._embedding if config.tied else read.stacked("lm_head.weight")
-        self._head = kernels.pack_linear(self._head_rows)
+        self._head_rows = self._embedding if config.tied or not first else (
+            read.stacked("lm_head.weight"))
+        self._head = kernels.pack_linear(self._head_rows) if first else self._head_rows
+        if isinstance(self._head, Int8Weight) and not config.tied:
+            self._head_rows = torch.empty(0)
 
     def forward(self, ids: Tensor, positions: Tensor, slots: Tensor, pools: Tensor,
-                attend: Attend, outputs: Tensor) -> Tensor:
+                attend: Attend, outputs: Tensor, images: Images | None = None) -> Tensor:
         """Normed hidden states of the tokens at `outputs`, float32 (K, hidden_size).
 
         ids, positions, slots: int64 (T,).  outputs: int64 (K,) indices into T.
+        images: features (F, hidden_size), and for each token which of them it is, -1 for none.
         pools: (layers, slots, 2, kv_heads, head_dim); the keys and values of all T tokens are
         written to a layer's pool before that layer attends.
         """
         c, k = self.config, self._kernels
-        x = self._embedding.index_select(0, ids).float()
-        if c.embedding_scale != 1:
-            x *= c.embedding_scale
+        x = self._group.broadcast(self._embedded(ids, images))
         cos, sin = k.rope_angles(positions, self._rope.frequencies(positions))
         if self._rope.scale != 1:
             cos, sin = cos * self._rope.scale, sin * self._rope.scale
@@ -95,9 +103,10 @@ class Llama:
             attended = attend(qk[:, :c.heads], pool, n)
             if last:  # only what is asked for is needed from here on
                 attended, x = attended.index_select(0, outputs), x.index_select(0, outputs)
-            x = x + self._normed(layer.out(attended), layer.attention_post)
+            add = self._group.all_reduce
+            x = x + self._normed(add(layer.out(attended)), layer.attention_post)
             h = k.rms_norm(x, layer.feed_norm, c.rms_eps)
-            x = x + self._normed(layer.feed(h), layer.feed_post)
+            x = x + self._normed(add(layer.feed(h)), layer.feed_post)
         return k.rms_norm(x, self._norm, c.rms_eps)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -106,7 +115,21 @@ class Llama:
 
     def logits_of(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """float32 (K, len(ids)): the logits of these tokens alone."""
+        if isinstance(self._head, Int8Weight):
+            return self._capped(linear_int8(hidden, self._head.take(ids)))
         return self._capped(linear_torch(hidden, self._head_rows.index_select(0, ids)))
+
+    def _embedded(self, ids: Tensor, images: Images | None) -> Tensor:
+        """What goes into the first layer, in rank 0; room for it in others."""
+        if self._group.rank:
+            return torch.empty(len(ids), self.config.hidden_size)
+        if images is None:
+            x = self._embedding.index_select(0, ids).float()
+        else:
+            features, feature_of = images
+            x = embed_torch(ids, self._embedding, features.to(self._embedding.dtype),
+                            feature_of).float()
+        return x if self.config.embedding_scale == 1 else x * self.config.embedding_scale
 
     def _normed(self, x: Tensor, weight: Tensor | None) -> Tensor:
         return x if weight is None else self._kernels.rms_norm(x, weight, self.config.rms_eps)

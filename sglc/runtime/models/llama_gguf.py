@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sglc.runtime.models.shape import LlamaConfig
 from sglc.runtime.weights.gguf import GGUFFile
+from sglc.runtime.weights.source import Part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,11 +61,13 @@ class LlamaGGUF:
     def names(self) -> Set[str]:
         return self._own.keys()
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str, part: Part | None = None) -> Tensor:
         own, expert = self._own[name]
-        weight = self._file.read(own, expert)
+        weight = self._file.read(own, expert, part)
         heads = self._heads.get(own.split(".")[-2])
         rows = weight.shape[0] if weight.dim() else 0
+        if heads is not None and part is not None:  # whole heads
+            heads = max(1, heads * rows // part.whole[0])
         if heads is None or rows % (2 * heads):  # a wrong shape is for the reader to find
             return weight.reshape(1, -1) if _is_row(own) else weight
         return weight.view(heads, -1, 2, weight.numel() // rows).transpose(1, 2).reshape(

@@ -19,6 +19,7 @@ import numpy as np
 
 from sglc.errors import ModelError
 from sglc.runtime.weights.ggml_types import GGML_TYPES, dequantize
+from sglc.runtime.weights.source import Part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,15 +72,25 @@ class GGUFFile:
         self.tensors: dict[str, TensorInfo] = {}
         self._read_header()
 
-    def read(self, name: str, part: int | None = None) -> Tensor:
-        """A new float32 tensor of the weight `name`, or of entry `part` of its first dimension."""
+    def read(self, name: str, entry: int | None = None, part: Part | None = None) -> Tensor:
+        """A new float32 tensor of the weight `name`, or of one entry of its first dimension; of
+        this only `part`, if given."""
         info = self.tensors[name]
         shape, size, offset = info.shape, info.n_bytes, info.offset
-        if part is not None:  # rows are whole blocks
+        if entry is not None:  # rows are whole blocks
             shape, size = shape[1:], size // shape[0]
-            offset += part * size
+            offset += entry * size
         raw = np.frombuffer(self._map, np.uint8, size, offset)
-        return dequantize(raw, info.type_id).view(shape)
+        if part is None or shape != part.whole or len(shape) < 2:
+            whole = dequantize(raw, info.type_id).view(shape)
+            return whole if part is None else part.of(whole)
+        # The blocks that hold the part.
+        block = GGML_TYPES[info.type_id].block
+        first, end = part.columns or (0, shape[1])
+        rows = raw.reshape(shape[0], shape[1] // block, -1)[slice(*part.rows or (0, shape[0]))]
+        blocks = np.ascontiguousarray(rows[:, first // block:-(-end // block)])
+        found = dequantize(blocks.reshape(-1), info.type_id).view(len(rows), -1)
+        return found[:, first % block:first % block + end - first]
 
     # -- the header ------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from sglc.errors import ModelError
 from sglc.runtime.weights.safetensors_file import SafetensorsFile
+from sglc.runtime.weights.source import Part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,12 +43,16 @@ class HFFolder:
     def names(self) -> Set[str]:
         return self._files.keys()
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str, part: Part | None = None) -> Tensor:
         tensor = self._files[name].read(name)
         if not tensor.is_floating_point():
             raise ModelError("SGLC504", f"{self.place(name)} holds no weights of this model",
                              why=f"tensor {name} has the type {tensor.dtype}")
-        return tensor
+        return tensor if part is None else part.of(tensor)
+
+    def raw(self, name: str) -> Tensor:
+        """One tensor as it is stored, of any type."""
+        return self._files[name].read(name)
 
     def place(self, name: str) -> str:
         return str(self._files[name].path)

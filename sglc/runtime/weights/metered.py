@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from sglc.runtime.weights.source import WeightSource
+from sglc.runtime.weights.int4_checkpoint import int4_of
+from sglc.runtime.weights.source import Part, WeightSource
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from sglc.kernels.int4 import Int4Matrix
 
 _SILENT_SECONDS = 2.0
 
@@ -67,11 +71,22 @@ class MeteredWeights:
         return self._source.names()
 
     def read(self, name: str) -> Tensor:
+        self._count(name)
+        return self._source.read(name)
+
+    def _count(self, name: str) -> None:
         size = self._source.n_bytes(name)
         self._bytes += size
         if self._bar is not None:
             self._bar.update(size)
-        return self._source.read(name)
+
+    def int4(self, name: str, part: Part | None = None,
+             device: torch.device | None = None) -> Int4Matrix | None:
+        """As `Int4Checkpoint.int4`."""
+        matrix = int4_of(self._source, name, part, device)
+        if matrix is not None:
+            self._count(name)
+        return matrix
 
     def place(self, name: str) -> str:
         return self._source.place(name)

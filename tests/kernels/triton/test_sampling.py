@@ -12,7 +12,7 @@ import torch
 from sglc.kernels.advance import DecodeRows, advance_torch
 from sglc.kernels.advance_triton import advance_triton
 from sglc.kernels.draws import IN_PROMPT, Draws
-from sglc.kernels.fsm import FsmTables, pack_tables
+from sglc.kernels.fsm import FsmTables, next_states, pack_tables
 from sglc.kernels.logprobs import logprobs_torch
 from sglc.kernels.logprobs_triton import logprobs_triton
 from sglc.kernels.row_masks import MaskRows, row_masks_torch
@@ -189,6 +189,13 @@ def test_masks_and_the_next_step(place: Place) -> None:
                      some(-1, 3, rows), some(-1, 6, rows),
                      some(-2**31, 2**31 - 1, 4, words), some(-1, 4, rows))
     assert torch.equal(row_masks_triton(masks), row_masks_torch(masks))
+    late = replace(masks, drawn=place.integers(-2, vocab, 9), after=some(-1, 9, rows))
+    found = row_masks_triton(late)
+    assert torch.equal(found, row_masks_torch(late))
+    token = late.drawn[late.after.clamp(min=0).long()].clamp(min=0)
+    moved = next_states(tables, masks.table, masks.state,
+                        token.masked_fill(late.after < 0, -1))
+    assert torch.equal(found, row_masks_torch(replace(masks, state=moved)))
     narrow = replace(masks, words=None, words_row=None, tables=None, table=None, state=None)
     assert torch.equal(row_masks_triton(narrow), row_masks_torch(narrow))
     # Rows of which only what is held back remains, and rows of which nothing does.

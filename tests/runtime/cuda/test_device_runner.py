@@ -139,6 +139,40 @@ def test_whatever_the_schedule(tiny: Path, cpu: EngineCore, place: tuple, option
 
 
 @pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("patience", [0.0, 1.0])
+def test_constraints_by_tables(tiny: Path, cpu: EngineCore, place: tuple, patience: float
+                               ) -> None:
+    """Masks from the device's tables, ahead of tokens and not, some of them evicted again."""
+    patterns = [r"[a-f]{3,6}(, and then|; or else) [0-9]{2}", r"(yes|no|maybe)( indeed)?",
+                r"[a-z ]{5,40}", r'\{"a": "[^"]{1,20}", "b": [0-9]{1,3}\}']
+    rules = [grammar.compile(regex=p, tokenizer=TOKENIZER) for p in patterns]
+
+    def asked() -> list[Request]:
+        plain = [request(f"{i} of ", max_tokens=9 + i, key=i, ignore_eos=True) for i in range(3)]
+        return plain + [
+            request("and " * (i % 3) + "so", max_tokens=12 + i, key=i, temperature=i % 3 * 0.6,
+                    min_tokens=i % 4, top_k=50 if i % 5 == 0 else -1, constraint=rules[i % 4],
+                    repetition_penalty=1.2 if i == 11 else 1.0) for i in range(20)]
+
+    with device_core(tiny, place) as core:
+        loop = core._loop
+        loop.scheduler.patience = patience
+        loop._admission.rules.uses = 1
+        loop._admission.rules._aside = lambda make: make()
+        tables = loop._launcher._sampler._tables
+        tables._limit = 12_000  # not enough for all of them
+        loop._launcher.timeline = []
+        for n in (3, 23):
+            the_same(asked()[:n], ask(core, asked()[:n]), ask(cpu, asked()[:n]))
+        assert tables.packed is not None
+        the_same(asked()[5:6] * 1, ask(core, asked()[5:6]), ask(cpu, asked()[5:6]))
+        ahead = [t for t in loop._launcher.timeline if t.ahead and t.rows > 3]
+        assert bool(ahead) or not patience
+        core.wait_idle()
+        core.check()
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_many_rows_of_one_prefix(tiny: Path, cpu: EngineCore, place: tuple) -> None:
     def asked() -> list[Request]:
         return [request("a long beginning that all of them share: " * 4 + chr(97 + i % 26),

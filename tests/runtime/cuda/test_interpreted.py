@@ -19,7 +19,8 @@ def test_logits_in_the_interpreter() -> None:
            "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider",
-         "-k", "logits", str(Path(__file__).parent / "test_device_runner.py")],
+         "-k", "logits", str(Path(__file__).parent / "test_device_runner.py"),
+         str(Path(__file__).parent / "test_deterministic.py")],
         cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert " passed" in done.stdout

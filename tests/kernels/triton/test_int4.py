@@ -1,0 +1,86 @@
+"""Products with 4-bit weights against float32 references of the dense matrix."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sglc.kernels.fused_linear import fused_linear_torch
+from sglc.kernels.fused_linear_triton import fused_linear_triton
+from sglc.kernels.int4 import Int4Matrix
+from sglc.kernels.int4_pack import dense_triton
+from sglc.kernels.int4_triton import pack_int4_triton
+from tests.kernels.triton.places import Place, close
+
+pytestmark = pytest.mark.gpu
+
+
+def matrix(place: Place, outs: int, width: int, size: int, order: bool = False) -> Int4Matrix:
+    """Random, with zeros of 0 to 16; with `order`, columns of a group lie anywhere."""
+    groups = width // size
+    group_of = None
+    if order:
+        some = torch.randperm(width, generator=place.generator) // size
+        group_of = some.to(place.device)
+    scales = place.randn(outs, groups, dtype=torch.float16) / width**0.5 / 5
+    return Int4Matrix(place.integers(0, 16, outs, width, dtype=torch.uint8), scales,
+                      place.integers(0, 17, outs, groups, dtype=torch.uint8), group_of)
+
+
+@pytest.mark.parametrize("form", ["plain", "norm", "residual", "gated", "norm gated", "all"])
+def test_int4_linear(place: Place, form: str) -> None:
+    """Of one row, few and many; twice, with equal bits."""
+    sizes = [(48, 96, 32, False), (40, 128, 64, True)]
+    if not place.tiny:
+        sizes += [(4096, 4096, 128, False), (4096, 4096, 32, True), (6144, 4096, 4096, False),
+                  (4096, 14336, 128, True), (28672, 4096, 128, False)]
+    for outs, width, size, order in sizes:
+        whole = matrix(place, outs, width, size, order)
+        packed = pack_int4_triton(whole)
+        assert packed is not None and (packed.order is not None) == order
+        weight = whole.dense(torch.float32)
+        for dtype in place.dtypes:
+            gain = place.randn(width, dtype=dtype) if "norm" in form or form == "all" else None
+            gated = "gated" in form
+            for rows in (1, 3) if place.tiny else (1, 2, 7, 16, 33, 64, 65, 512):
+                x = place.randn(rows, width, dtype=dtype)
+                old = place.randn(rows, outs, dtype=dtype) if form in ("residual", "all") else None
+                exact = fused_linear_torch(x.float(), weight, gain if gain is None else
+                                           gain.float(), 1e-5, gated=gated)
+                exact = exact if old is None else exact + old.float()
+                results = []
+                for _ in range(2):
+                    residual = None if old is None else old.clone()
+                    results.append(fused_linear_triton(x, packed, gain, 1e-5, residual, gated))
+                    assert residual is None or results[-1] is residual
+                # What codes add to sums takes some of float32's last bits.
+                close(results[0], exact, dtype, (4 if dtype is torch.float32 else 1) << gated)
+                assert torch.equal(*results)
+                if form == "plain":
+                    wide = fused_linear_triton(x, packed, out_dtype=torch.float32)
+                    assert wide.dtype is torch.float32
+                    close(wide, exact, dtype, 4 if dtype is torch.float32 else 1)
+            assert not bool(packed.arrived.any())
+
+
+def test_int4_dense(place: Place) -> None:
+    for outs, width, size, order in ((5, 96, 32, True), (7, 64, 64, False), (
+            place.pick(3, 512), place.pick(160, 4096), place.pick(160, 128), True)):
+        whole = matrix(place, outs, width, size, order)
+        packed = pack_int4_triton(whole)
+        assert packed is not None
+        dense = dense_triton(packed, torch.float32)
+        exact = whole.dense(torch.float32)
+        expected = exact if packed.order is None else exact[:, packed.order]
+        assert torch.equal(dense, expected)
+
+
+def test_few_rows_of_int4_do_not_depend_on_their_number(place: Place) -> None:
+    width = place.pick(96, 4096)
+    packed = pack_int4_triton(matrix(place, place.pick(48, 4096), width, 32))
+    assert packed is not None
+    for dtype in place.dtypes:
+        x = place.randn(16, width, dtype=dtype)
+        whole = fused_linear_triton(x, packed)
+        for rows in (2, 9):
+            assert torch.equal(fused_linear_triton(x[:rows], packed), whole[:rows])
