@@ -37,7 +37,7 @@ class Measured(sglc.HashModel):  # type: ignore[misc]
 @pytest.fixture(scope="module", params=TOKENIZERS)
 def models(request: pytest.FixtureRequest) -> Any:
     """The same hash model under different conditions, by name."""
-    first = Measured(None if request.param == "bytes" else request.param)
+    first = Measured(None if request.param == "bytes" else request.param, ride_tokens=4096)
     tok = first.tokenizer
     out = {
         "roomy": first,

@@ -44,6 +44,7 @@ def test_all_optional_passes_are_in_the_pipeline() -> None:
     assert set(ORDER) == OPTIONAL_PASSES
 
 
+@pytest.mark.timeout(0 if SLOW else 300)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(generated=programs(max_rows=2), options=run_options, data=st.data())
 def test_generated_programs(generated: GeneratedProgram, options: dict[str, Any],

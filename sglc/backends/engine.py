@@ -12,6 +12,7 @@ from sglc.errors import LanguageError, ModelError
 _KV_BYTES = 3 << 30  # what the KV pool may take by default on the CPU (touched only when used)
 _KV_TOKENS = 65536  # and no more than this many tokens
 _GPU_TOKENS, _GPU_RUNNING = 8192, 1024  # of a step, on a GPU
+_CPU_RIDES, _GPU_RIDES = 20, 256  # tokens that a step takes along (bench/router.py)
 
 
 class Engine(LocalBackend):
@@ -27,6 +28,14 @@ class Engine(LocalBackend):
     mem_fraction: how much of the GPU's memory may be used, weights and KV and all.
     load_format: "auto", or "dummy" for random weights of the shape in config.json (GPU only); a
         folder without a tokenizer then gets one of bytes.
+    deterministic: a row's results do not depend, bit for bit, on what runs beside it, so compiled
+        and eager agree exactly; slower, and on a GPU only.
+    tp: over how many processes the model is spread, one a GPU (from `device` on), or on the CPU;
+        this process is the first.
+    tokenizer_path: a model, or a folder with a tokenizer.json, whose tokenizer is taken (for
+        checkpoints that have none, as LLaVA's own).
+    quantization: "int8" keeps linear layers and head in 8 bits, a scale a row; on the CPU only.
+        Checkpoints in 4 bits (AWQ, GPTQ) need no option.
     radix_cache: keep and share KV between runs.
     chat_template: None for the tokenizer's own, a name, jinja text, or a ChatTemplate.
     max_batch_tokens: new tokens a step; None is 512 on the CPU and 8192 on a GPU.
@@ -35,6 +44,9 @@ class Engine(LocalBackend):
         asking the model, "off" asks it; the ids are the same.
     policy: who is scheduled when: "planned", or another system's way as a baseline: "fcfs-lru",
         "lpm" and "dfs-weight" (SGLang's), "vllm-apc"; the ids are the same.
+    ride_tokens: how many tokens a step takes at next to no cost, beside those of a call whose
+        outcome decides a branch: the branches' constants are read with it while others' tokens
+        and what is read in vain are no more.  None is 20 on the CPU and 256 on a GPU; 0: never.
 
     Raises ModelError SGLC504 if the model cannot be found or read.
     """
@@ -44,11 +56,14 @@ class Engine(LocalBackend):
                  radix_cache: bool = True, kernels: str = "auto", chat_template: Any = None,
                  max_batch_tokens: int | None = None, jump_forward: str = "safe",
                  policy: str = "planned", mem_fraction: float = 0.9, load_format: str = "auto",
-                 max_running: int | None = None) -> None:
+                 max_running: int | None = None, deterministic: bool = False,
+                 ride_tokens: int | None = None, tp: int = 1,
+                 tokenizer_path: str | Path | None = None,
+                 quantization: str | None = None) -> None:
         try:
             import torch
 
-            from sglc.runtime.model_runner import load_runner
+            from sglc.runtime.parallel.opening import open_device_parallel, open_parallel
         except ImportError as e:
             raise ModelError(
                 "SGLC504", "running a model here needs the 'local' extra", why=str(e),
@@ -63,6 +78,8 @@ class Engine(LocalBackend):
                 or not 0 < mem_fraction <= 1:
             raise LanguageError("SGLC004", f"mem_fraction must be above 0 and at most 1, not "
                                            f"{mem_fraction!r}")
+        if isinstance(tp, bool) or not isinstance(tp, int) or tp < 1:
+            raise LanguageError("SGLC004", f"tp must be at least 1, not {tp!r}")
         check_jump_forward(jump_forward)
         make_policy(policy)  # an unknown name is an error before the model is read
         kind = resolve_device_name(device, torch.cuda.is_available())
@@ -71,25 +88,42 @@ class Engine(LocalBackend):
         if kind == "cpu":
             if load_format != "auto":
                 raise ModelError("SGLC504", f"load_format={load_format!r} needs a GPU")
-            runner, about = load_runner(path, dtype=dtype, device=kind, kernels=kernels)
+            if deterministic:
+                raise ModelError(
+                    "SGLC504", "deterministic=True needs a GPU",
+                    why="on the CPU, libraries multiply in an order that depends on how many rows "
+                        "there are, so a row's last bits depend on the batch",
+                    fixes=("leave deterministic out: results are equal up to ties",
+                           "run on a GPU"))
+            runner, about = open_parallel(path, tp, dtype=dtype, device=kind, kernels=kernels,
+                                          quantization=quantization)
             room = kv_tokens or max(2, min(_KV_TOKENS, _KV_BYTES // runner.bytes_per_token))
         else:
-            from sglc.runtime.cuda.load import load_device_runner
-
-            runner, about = load_device_runner(
-                path, dtype=dtype, device=kind, kernels=kernels, load_format=load_format,
-                max_tokens=max_batch_tokens or _GPU_TOKENS, max_rows=max_running or _GPU_RUNNING)
+            if quantization is not None:
+                raise ModelError("SGLC504", f"quantization={quantization!r} is for the CPU",
+                                 fixes=('use device="cpu"',
+                                        "on a GPU, open an AWQ or GPTQ checkpoint"))
+            runner, about = open_device_parallel(
+                path, tp, dtype=dtype, device=kind, kernels=kernels, load_format=load_format,
+                max_tokens=max_batch_tokens or _GPU_TOKENS, max_rows=max_running or _GPU_RUNNING,
+                deterministic=deterministic)
             room = kv_tokens or runner.room(mem_fraction)
-        tokenizer = open_tokenizer(about, bare=load_format == "dummy")
+        tokenizer = open_tokenizer(about, bare=load_format == "dummy") if (
+            tokenizer_path is None) else tokenizer_at(resolve_model(tokenizer_path))
+        vision = getattr(runner, "vision", None)
+        tokenizer.images = None if vision is None else vision.places
         core = EngineCore(
             runner, tokenizer, kv_tokens=room, radix_cache=radix_cache,
             max_batch_tokens=max_batch_tokens or (512 if kind == "cpu" else _GPU_TOKENS),
             max_running=max_running or (256 if kind == "cpu" else _GPU_RUNNING),
-            jump_forward=jump_forward, policy=policy)
+            jump_forward=jump_forward, policy=policy,
+            ride_tokens=(_CPU_RIDES if kind == "cpu" else _GPU_RIDES)
+            if ride_tokens is None else ride_tokens)
         template = registry.resolve(chat_template, tokenizer)
         super().__init__(core, tokenizer, template, seed=seed)
         self.model_path = path
         self.device = kind
+        self.tp = tp
 
     def info(self) -> dict[str, Any]:
         """What runs here: the model, its family and types, its limits, and how fast its weights
@@ -98,6 +132,7 @@ class Engine(LocalBackend):
         loaded = getattr(runner, "loaded", None)
         return {
             "model": str(self.model_path), "family": runner.config.family, "device": self.device,
+            "tp": self.tp,
             "dtype": str(runner.dtype).removeprefix("torch."),
             "context_length": runner.context_length, "kv_tokens": self.core.kv_tokens,
             **({} if loaded is None else {

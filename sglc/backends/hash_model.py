@@ -22,7 +22,7 @@ class HashModel(LocalBackend):
                  kv_tokens: int = 65536, radix_cache: bool = True, seed: int = 0,
                  max_batch_tokens: int | None = None, context_length: int | None = None,
                  chat_template: Any = None, jump_forward: str = "safe",
-                 policy: str = "planned") -> None:
+                 policy: str = "planned", ride_tokens: int = 0) -> None:
         from sglc.backends.engine import check_jump_forward
         from sglc.backends.templates import registry
         from sglc.runtime.engine import EngineCore
@@ -34,7 +34,8 @@ class HashModel(LocalBackend):
         runner = HashRunner(vocab_size or tok.vocab_size, tok, **extra)
         budget = {} if max_batch_tokens is None else {"max_batch_tokens": max_batch_tokens}
         core = EngineCore(runner, tok, kv_tokens=kv_tokens, radix_cache=radix_cache,
-                          jump_forward=jump_forward, policy=policy, **budget)
+                          jump_forward=jump_forward, policy=policy, ride_tokens=ride_tokens,
+                          **budget)
         template = registry.resolve(chat_template, tok)
         super().__init__(core, tok, template, seed=seed)
 

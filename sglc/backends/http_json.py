@@ -1,153 +1,159 @@
-"""Requests of JSON over HTTP with the standard library, for servers of `/generate`.
+"""Requests of JSON over HTTP with urllib3, for servers of `/generate`.
 
-Connections are kept per thread.  A request is tried again where it cannot have had an effect: the
-server said 429 or 503, or the connection was refused.
+Connections are kept and shared by threads.  A request is tried again where it cannot have had an
+effect: the server said 429 or 503, no connection was made, or a kept connection turned out to be
+closed.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
-import ssl
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from urllib3 import PoolManager, Retry, Timeout
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    MaxRetryError,
+    NewConnectionError,
+    ReadTimeoutError,
+)
+from urllib3.response import BaseHTTPResponse
+
 from sglc.errors import ApiError, LanguageError
 
 _LINE = 64 << 20  # bytes of one line of a stream
+_WAIT = 10.0  # seconds: the longest Retry-After that is kept to
+_AGAIN = (429, 503)
 
 
 class HttpJson:
     """One server.
 
     api_key: sent as a bearer token and as X-API-Key.  verify: a CA file, or False to trust any
-    certificate.  retries: how often a refused request is tried again.
+    certificate.  timeout: seconds of silence.  retries: how often a request that had no effect is
+    tried again.  connections: how many are kept.
     """
 
     def __init__(self, base_url: str, *, api_key: str | None = None,
                  verify: str | bool | None = None, timeout: float = 600.0,
-                 retries: int = 4) -> None:
-        parts = urlsplit(base_url if "//" in base_url else f"http://{base_url}")
+                 retries: int = 4, connections: int = 64) -> None:
+        full = base_url if "//" in base_url else f"http://{base_url}"
+        parts = urlsplit(full)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise LanguageError("SGLC004", f"{base_url!r} is no http URL")
         self.url = base_url.rstrip("/")
         self.timeout = timeout
-        self.retries = retries
-        self._parts = parts
-        self._local = threading.local()
-        self._headers = {"Content-Type": "application/json", "Accept": "*/*"}
+        self._base = full.rstrip("/")
+        headers = {"Content-Type": "application/json", "Accept": "*/*"}
         if api_key:
-            self._headers |= {"Authorization": f"Bearer {api_key}", "X-API-Key": api_key}
-        self._tls: ssl.SSLContext | None = None
-        if parts.scheme == "https":
-            self._tls = ssl.create_default_context(
-                cafile=verify if isinstance(verify, str) else None)
-            if verify is False:
-                self._tls.check_hostname = False
-                self._tls.verify_mode = ssl.CERT_NONE
+            headers |= {"Authorization": f"Bearer {api_key}", "X-API-Key": api_key}
+        tls: dict[str, Any] = {}
+        if verify is False:
+            tls = {"cert_reqs": "CERT_NONE", "assert_hostname": False}
+        elif isinstance(verify, str):
+            tls = {"ca_certs": verify}
+        self._pool = PoolManager(
+            num_pools=1, maxsize=connections, headers=headers, timeout=Timeout(timeout),
+            retries=_Tries(retries, read=1, status_forcelist=_AGAIN, allowed_methods=None,
+                           backoff_factor=0.1, backoff_max=_WAIT, raise_on_status=False), **tls)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """The answer's JSON (its text where it is none).  Raises ApiError SGLC509."""
-        response = self._send(method, path, body)
-        data = response.read()
-        if response.getheader("Connection", "").lower() == "close":
-            self._drop()
+        status, answer = self.answer(method, path, body)
+        if status != 200:
+            raise _error(f"{self.url}{path} answered with status {status}", status, answer)
+        return answer
+
+    def answer(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """(status, JSON or text), whatever the status.  Raises ApiError SGLC509 only where there
+        is no answer."""
+        response = self._send(method, path, body, True)
+        data = response.data
         try:
-            return json.loads(data)
+            return response.status, json.loads(data)
         except ValueError:
-            return data.decode("utf-8", "replace")
+            return response.status, data.decode("utf-8", "replace")
 
     def events(self, path: str, body: Any) -> Iterator[Any]:
         """The JSON of a stream's events.  Raises ApiError if it ends too early."""
-        response = self._send("POST", path, body)
-        ended = False
+        response = self._send("POST", path, body, False)
         try:
-            while line := response.readline(_LINE):
+            if response.status != 200:
+                raise _error(f"{self.url}{path} answered with status {response.status}",
+                             response.status, response.data.decode("utf-8", "replace"))
+            for line in _lines(response):
                 if not line.startswith(b"data:"):
                     continue
                 payload = line[5:].strip()
                 if payload == b"[DONE]":
-                    ended = True
-                    break
+                    return
                 data = json.loads(payload)
                 if isinstance(data, dict) and "error" in data:
-                    raise _error(f"{self.url} broke a stream off", 200, payload)
+                    raise _error(f"{self.url} broke a stream off", 200, data)
                 yield data
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except (OSError, ValueError, HTTPError) as error:
             raise _error(f"a stream of {self.url} broke off", None, repr(error)) from error
         finally:
-            self._drop()
-        if not ended:
-            raise _error(f"a stream of {self.url} ended too early", None, "")
+            response.close()
+        raise _error(f"a stream of {self.url} ended too early", None, "")
 
-    def _send(self, method: str, path: str, body: Any) -> http.client.HTTPResponse:
+    def close(self) -> None:
+        """Close the kept connections."""
+        self._pool.clear()
+
+    def _send(self, method: str, path: str, body: Any, whole: bool) -> BaseHTTPResponse:
         data = None if body is None else json.dumps(body).encode()
-        for attempt in range(self.retries + 1):
-            fresh = getattr(self._local, "connection", None) is None
-            try:
-                connection = self._connection()
-                connection.request(method, self._parts.path.rstrip("/") + path, data,
-                                   self._headers)
-                response = connection.getresponse()
-            except (OSError, http.client.HTTPException) as error:
-                self._drop()
-                again = not fresh or isinstance(error, ConnectionRefusedError)
-                if attempt < self.retries and again:
-                    if fresh:
-                        time.sleep(0.1 * 2 ** attempt)
-                    continue
-                if isinstance(error, (TimeoutError, socket.timeout)):
-                    raise _error(f"{self.url} did not answer within {self.timeout:g} s", None,
-                                 "") from error
-                raise _error(f"the connection to {self.url} failed", None,
-                             f"{type(error).__name__}: {error}") from error
-            if response.status == 200:
-                return response
-            text = response.read()
-            self._drop()
-            if response.status in (429, 503) and attempt < self.retries:
-                time.sleep(_wait(response.getheader("Retry-After"), attempt))
-                continue
-            raise _error(f"{self.url}{path} answered with status {response.status}",
-                         response.status, text)
-        raise AssertionError("unreachable")
-
-    def _connection(self) -> http.client.HTTPConnection:
-        found: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if found is None:
-            host = self._parts.hostname or ""
-            if self._tls is not None:
-                found = http.client.HTTPSConnection(host, self._parts.port,
-                                                    timeout=self.timeout, context=self._tls)
-            else:
-                found = http.client.HTTPConnection(host, self._parts.port, timeout=self.timeout)
-            self._local.connection = found
-        return found
-
-    def _drop(self) -> None:
-        found = getattr(self._local, "connection", None)
-        if found is not None:
-            found.close()
-            self._local.connection = None
+        try:
+            return self._pool.request(method, self._base + path, body=data, redirect=False,
+                                      preload_content=whole)
+        except HTTPError as error:
+            cause = error.reason if isinstance(error, MaxRetryError) and error.reason else error
+            if isinstance(cause, (ReadTimeoutError, ConnectTimeoutError)) and not isinstance(
+                    cause, NewConnectionError):
+                raise _error(f"{self.url} did not answer within {self.timeout:g} s", None,
+                             "") from error
+            raise _error(f"the connection to {self.url} failed", None,
+                         f"{type(cause).__name__}: {cause}") from error
 
 
-def _wait(said: str | None, attempt: int) -> float:
-    try:
-        return min(10.0, max(0.0, float(said or "")))
-    except ValueError:
-        return min(10.0, 0.2 * float(2 ** attempt))
+class _Tries(Retry):
+    """A silent server is not asked again, and none is waited for longer than `_WAIT`."""
+
+    def increment(self, method: str | None = None, url: str | None = None,
+                  response: BaseHTTPResponse | None = None, error: Exception | None = None,
+                  *rest: Any, **more: Any) -> Any:
+        if isinstance(error, ReadTimeoutError):
+            raise error
+        return super().increment(method, url, response, error, *rest, **more)
+
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        try:
+            found = super().get_retry_after(response)
+        except HTTPError:  # no number and no date
+            return None
+        return None if found is None else min(found, _WAIT)
 
 
-def _error(what: str, status: int | None, text: bytes | str) -> ApiError:
-    why = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    try:
-        why = json.loads(why)["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        pass
+def _lines(response: BaseHTTPResponse) -> Iterator[bytes]:
+    """The lines of an answer as they come; ValueError for one that does not end."""
+    rest = b""
+    for piece in response.stream(1 << 16):
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+        if len(rest) > _LINE:
+            raise ValueError("a line of the stream is too long")
+    if rest:
+        yield rest
+
+
+def _error(what: str, status: int | None, said: Any) -> ApiError:
+    why = said
+    if isinstance(said, dict):
+        inner = said.get("error")
+        why = inner.get("message", said) if isinstance(inner, dict) else said
     error = ApiError("SGLC509", what, why=str(why)[:500])
     error.status = status
     return error

@@ -84,9 +84,9 @@ class LocalBackend:
     def cancel(self, requests: Sequence[Request]) -> None:
         self.core.cancel(requests)
 
-    def new_space(self) -> int | None:
-        """A sharing space for one planned run (see `Request.space`)."""
-        return self.core.new_space()  # type: ignore[no-any-return]
+    def new_space(self, apart: bool = False) -> int | None:
+        """A sharing space for one planned run, or `apart` for a tenant (see `Request.space`)."""
+        return self.core.new_space(apart)  # type: ignore[no-any-return]
 
     def drop_space(self, space: int | None) -> None:
         if space is not None:

@@ -45,7 +45,7 @@ class RuntimeEndpoint(ApiBackend):
                  max_concurrent: int = 64) -> None:
         self.base_url = base_url.rstrip("/")
         self.http = HttpJson(base_url, api_key=api_key or auth_token, verify=verify,
-                             timeout=timeout)
+                             timeout=timeout, connections=max_concurrent)
         info = self.http.call("GET", "/get_model_info")
         if not isinstance(info, dict) or "model_path" not in info:
             raise ApiError("SGLC509", f"{base_url} does not say which model it has",
@@ -83,6 +83,7 @@ class RuntimeEndpoint(ApiBackend):
     def close(self) -> None:
         super().close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self.http.close()
 
 
 def _template_said(info: Mapping[str, Any]) -> ChatTemplate | None:
@@ -184,7 +185,7 @@ class _Generate:
                          fixes=("check that base_url is a server of /generate",))
 
     async def close(self) -> None:
-        """Connections close with their threads."""
+        """The connections are closed by the backend."""
 
 
 def _answer(text: str, meta: Mapping[str, Any]) -> Answer:

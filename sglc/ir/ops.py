@@ -56,6 +56,9 @@ _DEFS = [
     OpDef("prompt.root", (), ("prompt",), (), ("template",), doc="The empty prompt."),
     OpDef("prompt.append", ("prompt", "text"), ("prompt",), doc="Add text to the last run."),
     OpDef("prompt.special", ("prompt",), ("prompt",), ("token",), doc="Add one control token."),
+    OpDef("prompt.image", ("prompt", "value"), ("prompt",), (), ("text",),
+          doc="Add an image; the text that the chat template has around one too, unless there is "
+              "`text`: what texts show of the image alone."),
     OpDef("prompt.bag", ("prompt", "text", "text*"), ("prompt",),
           doc="prompt, separator, parts: texts in an order that does not matter.  Removed by "
               "functionalize, which keeps it, or by order-bags, which has the batch choose."),
@@ -132,6 +135,7 @@ _DEFS = [
     OpDef("kv.encode", ("kv", "text"), ("ids",), doc="Run-time text, encoded in its context."),
     OpDef("kv.extend", ("kv", "ids"), ("kv",), doc="Add encoded text."),
     OpDef("kv.special", ("kv",), ("kv",), ("token", "id"), doc="Add one control token."),
+    OpDef("kv.image", ("kv", "value"), ("kv",), ("text",), doc="As prompt.image."),
     OpDef("kv.concat", ("kv", "kv", "kv"), ("kv",), doc="As prompt.concat."),
     OpDef("kv.role_begin", ("kv", "value*"), ("kv",), ("role", "history"),
           doc="As prompt.role_begin; the template is asked when the history is known."),
@@ -139,15 +143,17 @@ _DEFS = [
           doc="As prompt.role_end."),
     OpDef("kv.item", ("value", "value"), ("kv",), doc="As prompt.item."),
     OpDef("kv.decode", ("kv", "value*"), ("kv", "value", "meta"), ("path",),
-          ("name", "offset", "fused", "reader", *SAMPLING_ATTRS, *CONSTRAINT_ATTRS),
+          ("name", "offset", "fused", "reader", "then", *SAMPLING_ATTRS, *CONSTRAINT_ATTRS),
           effect="sample",
-          doc="Generate tokens.  `fused`: in place, right behind the decode before it."),
+          doc="Generate tokens.  `fused`: in place, right behind the decode before it.  `then`: "
+              "texts that it may be, each with the constant texts and control tokens that follow."),
     OpDef("kv.score", ("kv", "value*"), ("kv", "text", "scores"), ("path",),
-          ("name", "method", "offset", "after", "first", "shared", "ids", "trie"),
+          ("name", "method", "offset", "after", "first", "shared", "ids", "trie", "then"),
           effect="sample",
           doc="Score choices as a trie and keep the winner.  Where known, behind the open text "
               "`after` (`first`: it opens the prompt): `shared`, the ids before the choices; "
-              "`ids`, those of each; `trie`, how many of them are read."),
+              "`ids`, those of each; `trie`, how many of them are read.  `then`: choices, each "
+              "with the constant texts and control tokens that follow."),
     OpDef("kv.release", ("kv",), (), (), (), effect="mark",
           doc="The last use of this sequence is above: its KV may go."),
     OpDef("kv.pin", ("kv",), (), (), ("uses",), effect="mark",

@@ -235,6 +235,16 @@ class Facts:
         repeated = [text for text, count in Counter(given).items() if count > 1]
         if repeated:
             self.report(op, f"has the same choice twice: {repeated}")
+        self.then(op)
+
+    def then(self, op: Op) -> None:
+        """Outcomes, each with what follows it."""
+        given = op.attrs.get("then", ())
+        if type(given) is not tuple or not all(
+                type(row) is tuple and row and type(row[0]) is str and all(
+                    type(piece) is str or (type(piece) is int and piece >= 0) for piece in row)
+                for row in given):
+            self.report(op, "then is no list of outcomes, each with texts and tokens")
 
     def format(self, op: Op) -> None:
         parts = op.attrs["parts"]
@@ -319,7 +329,8 @@ _RULES: dict[str, Callable[[Facts, Op], None]] = {
     "prompt.role_begin": Facts.role_begin, "prompt.role_end": Facts.role_end,
     "kv.role_begin": Facts.role_begin, "kv.role_end": Facts.role_end,
     "prompt.concat": Facts.concat, "kv.concat": Facts.concat, "prompt.join": Facts.join,
-    "prompt.select": Facts.choices, "kv.score": Facts.choices, "prompt.format": Facts.format,
+    "prompt.select": Facts.choices, "kv.score": Facts.choices, "kv.decode": Facts.then,
+    "prompt.format": Facts.format,
     "prompt.compute": Facts.compute, "prompt.fork": Facts.fork, "prompt.switch": Facts.switch,
     "prompt.if": Facts.merge_roles, "plan.issue": Facts.merge_roles,
     "plan.group": Facts.merge_roles, "prompt.for": Facts.loop, "prompt.map": Facts.loop,

@@ -94,7 +94,7 @@ class _Writer:
         if self.flow.is_inlined(op) or name in (
                 "root", "batch", "message", "meta", "check", "yield"):
             return
-        if name in ("append", "bag", "special", "role_begin", "role_end", "gen", "select"):
+        if name in ("append", "bag", "special", "image", "role_begin", "role_end", "gen", "select"):
             self.chain(op, name)
         elif name in ("format", "compute", "list"):
             self.local(op.results[0], self.expression(op))
@@ -132,6 +132,10 @@ class _Writer:
                                           opens=name == "role_begin"))
         elif name == "bag":
             self.at.statements.append(Add(state, python_text.bag_call(op.operands[1:], self.write)))
+        elif name == "image":
+            if "text" in op.attrs:
+                raise unwritable("an image without what the template has around it", op.loc)
+            self.at.statements.append(Add(state, f"sgl.image({self.write(op.operands[1]).text})"))
         elif name == "special":
             self.at.statements.append(Add(
                 state, f"sgl.special({text_literal(op.attrs['token'])})"))

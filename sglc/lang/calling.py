@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,13 +28,16 @@ _SAMPLING = {
     "spaces_between_special_tokens": "spaces_between_special_tokens", "heal": "heal",
 }
 _CONTROL = ("backend", "seed", "mode", "stream", "use_thread", "num_threads", "progress_bar",
-            "generator_style")
+            "generator_style", "viz")
 MODES = ("compiled", "eager")
 
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """Options of a run that are not about sampling."""
+    """Options of a run that are not about sampling.
+
+    row_numbers, on_row: see `Program.each_row`.  viz: show the run as it goes.
+    """
 
     backend: Any = None
     seed: int | None = None
@@ -44,6 +47,9 @@ class Controls:
     progress_bar: bool = False
     generator_style: bool = False
     use_thread: bool = True
+    viz: bool = False
+    row_numbers: Sequence[int] | None = None
+    on_row: Callable[[int, Any], None] | None = None
 
 
 class CallSignature:

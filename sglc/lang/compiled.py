@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sglc.config import RunOptions
@@ -29,7 +31,7 @@ from sglc.trace.guards import MISSING, snapshot
 
 if TYPE_CHECKING:
     from sglc.lang.summary import Explanation
-    from sglc.plan.figures import Cost
+    from sglc.plan.figures import Beside, Cost
 
 MAX_TAILS = 256  # continuations kept for one variant
 MAX_CODES = 512  # layouts kept of a program with loops of run-time length
@@ -178,6 +180,8 @@ class VariantCache:
                   first_row: int, control: Controls) -> list[ProgramState]:
         """All rows, compiled where possible, in order; host calls of rows run concurrently."""
         checked: set[Variant] = set()
+        numbers = control.row_numbers or range(first_row, first_row + len(rows))
+        on_row = control.on_row
         variants = [self.variant(values, checked) for values in rows]
         counts: dict[Variant, int] = {}
         for v in variants:
@@ -190,9 +194,9 @@ class VariantCache:
                    for v, n in counts.items() if v.trace is not None}
         plan = dispatcher(backend)
         jobs: dict[Any, Job] = {}  # by variant and numbers of rounds
-        ended = threading.Semaphore(0)
+        ended: queue.SimpleQueue[int] = queue.SimpleQueue()
         states: list[Any] = [None] * len(rows)
-        by_row: list[Instance | None] = [None] * len(rows)
+        by_row: list[Any] = [None] * len(rows)
         stuck: list[int] = []
         instances: dict[Any, list[Instance]] = {}
         for i, (v, values) in enumerate(zip(variants, rows, strict=True)):
@@ -204,7 +208,7 @@ class VariantCache:
                 jobs[key] = self.job(v, values, backend, options, seed, counts[v], space,
                                      pool.put, batch, plan)
                 instances[key] = []
-            instance = Instance(jobs[key], first_row + i, given, lambda _: ended.release())
+            instance = Instance(jobs[key], numbers[i], given, lambda _, i=i: ended.put(i))
             instances[key].append(instance)
             by_row[i] = instance
             states[i] = CompiledState(instance)
@@ -217,19 +221,27 @@ class VariantCache:
                 for key, job in jobs.items():
                     job.start_all(instances[key])
             for _ in range(len(rows) - len(eager)):
-                ended.acquire()
+                i = ended.get()
                 bar.step()
-        except KeyboardInterrupt:
+                if on_row is not None and not isinstance(by_row[i].error, TailNotTraced):
+                    on_row(i, states[i])
+        except BaseException as why:
             error = eager_run.cancelled_error()
             for group in instances.values():
                 for instance in group:
                     instance.cancel(error)  # one that has not started ends at once
+            if not isinstance(why, KeyboardInterrupt):
+                raise
             bar.interrupted()
             eager, stuck = [], []
         else:
             stuck = [i for i, instance in enumerate(by_row) if instance is not None
                      and isinstance(instance.error, TailNotTraced)
                      and self.can_restart(instance, instance.error)]
+            for i, instance in enumerate(by_row):  # what got stuck for good
+                if on_row is not None and i not in stuck and isinstance(
+                        getattr(instance, "error", None), TailNotTraced):
+                    on_row(i, states[i])
         finally:
             bar.close()
             pool.close()
@@ -239,7 +251,8 @@ class VariantCache:
             done = eager_run.run_batch(
                 self.program.signature, [rows[i] for i in eager], backend, options, seed, 0,
                 num_threads=control.num_threads, progress=control.progress_bar,
-                row_numbers=[first_row + i for i in eager], batch=batch)
+                row_numbers=[numbers[i] for i in eager], batch=batch,
+                on_row=None if on_row is None else lambda j, state: on_row(eager[j], state))
             for i, state in zip(eager, done, strict=True):
                 states[i] = state
         return states
@@ -416,6 +429,29 @@ class Compiled:
         from sglc.lang.costs import batch_cost
 
         return batch_cost(self, batch, backend, after, at_once, lengths, options)
+
+    def viz(self, path: str | Path | None = None, *, batch: Iterable[Any] | None = None,
+            backend: Any = None, after: Sequence[Any] | None = None,
+            actual: Beside | None = None, samples: Sequence[Any] = (), **options: Any) -> Path:
+        """Write the viewer to `path` (by default the program's name, `.html`), and return that:
+        one file with the graph, source and IR, passes, plan, grammar and cost, which needs no
+        network.
+
+        batch, backend, after, options: as for `cost`; the plan and the cost are of this batch.
+        actual, samples: what a run of it did (`Cost.beside`, `viz/live.py`).
+        """
+        from sglc.lang.viewing import own_arguments, subject, write_page
+
+        return write_page(subject(
+            self, batch=own_arguments(self) if batch is None else batch, backend=backend,
+            after=after, options=options, actual=actual, samples=samples), path)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """How a notebook shows it."""
+        from sglc.lang.viewing import subject
+        from sglc.viz.notebook import bundle
+
+        return bundle(subject(self), str(self))
 
     def __str__(self) -> str:
         return self.explain().short()

@@ -4,12 +4,13 @@ the cost model (`plan/cost.py`)."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sglc.errors import CapabilityError
 from sglc.lang.calling import run_options
 from sglc.lang.compiled_state import CompiledState
-from sglc.plan.cost import Machine, Row, cost
+from sglc.plan.cost import Machine, Outlook, Row, cost, outlook
 from sglc.plan.draft_calls import Setting, Told
 from sglc.plan.figures import Cost
 from sglc.runtime.calls import Outcome
@@ -20,6 +21,32 @@ def batch_cost(compiled: Any, batch: Iterable[Any], backend: Any, after: Sequenc
                at_once: int | None, lengths: Mapping[str, float] | None,
                options: Mapping[str, Any]) -> Cost:
     """See `Compiled.cost`."""
+    given = _given(compiled, batch, backend, after, lengths, options)
+    return cost(given.rows, given.setting, given.machine, at_once=at_once, unknown=given.unknown)
+
+
+def batch_outlook(compiled: Any, batch: Iterable[Any], backend: Any = None,
+                  after: Sequence[Any] | None = None,
+                  options: Mapping[str, Any] | None = None) -> tuple[Outlook, Machine]:
+    """The cost of a batch with the simulated run behind it, and the machine it is for; arguments
+    as for `Compiled.cost`."""
+    given = _given(compiled, batch, backend, after, None, options or {})
+    machine = given.machine or Machine()
+    return outlook(given.rows, given.setting, machine, unknown=given.unknown), machine
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the cost model is given."""
+
+    rows: list[Row]
+    setting: Setting
+    machine: Machine | None
+    unknown: int
+
+
+def _given(compiled: Any, batch: Iterable[Any], backend: Any, after: Sequence[Any] | None,
+           lengths: Mapping[str, float] | None, options: Mapping[str, Any]) -> _Given:
     program = compiled.program
     extra, sampling, _ = program.signature.split(dict(options), batch=True)
     if extra:
@@ -58,7 +85,7 @@ def batch_cost(compiled: Any, batch: Iterable[Any], backend: Any, after: Sequenc
         given.append(Row(low.program, arguments, told))
     setting = Setting(tokenizer, template, run, dict(lengths or {}),
                       program.settings.batch_texts(rows))
-    return cost(given, setting, machine, at_once=at_once, unknown=unknown)
+    return _Given(given, setting, machine, unknown)
 
 
 def outcomes(state: Any) -> dict[Any, Told] | None:

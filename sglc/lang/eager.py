@@ -13,6 +13,7 @@ from sglc.lang.cells import Cell, Sink
 from sglc.lang.expressions import (
     Bag,
     Gen,
+    Image,
     PromptSurface,
     RoleBegin,
     RoleEnd,
@@ -92,6 +93,8 @@ class EagerState(PromptSurface, ProgramState):
             self._strand.append(part.separator.join(parts))
         elif isinstance(part, SpecialToken):
             self._strand.append_pieces((control_token(self._run.target.tokenizer, part.name),))
+        elif isinstance(part, Image):
+            self._strand.image(part.source)
         else:
             check_part(part)
             raise LanguageError("SGLC002", f"{part!r} cannot be appended to a prompt"[:200])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -110,11 +111,12 @@ def thread_count(num_threads: int | str, rows: int) -> int:
 
 def run_batch(signature: CallSignature, rows: list[dict[str, Any]], target: Any,
               options: RunOptions, seed: int, first_row: int, *, num_threads: int | str = "auto",
-              progress: bool = False, row_numbers: list[int] | None = None,
-              batch: Mapping[str, int] | None = None) -> list[EagerState]:
+              progress: bool = False, row_numbers: Sequence[int] | None = None,
+              batch: Mapping[str, int] | None = None,
+              on_row: Callable[[int, Any], None] | None = None) -> list[EagerState]:
     """Run every row's body on a pool of threads; states in order, errors kept in them.
 
-    batch: what orders bags, None where they stand as given.
+    batch: what orders bags, None where they stand as given.  on_row: called as each row ends.
     """
     numbers = row_numbers or range(first_row, first_row + len(rows))
     states = [EagerState(Run(target, options, seed, n, batch=batch)) for n in numbers]
@@ -142,20 +144,25 @@ def run_batch(signature: CallSignature, rows: list[dict[str, Any]], target: Any,
             if i not in finished:
                 state._run.cancel(error)
 
-    run_all(one, len(rows), thread_count(num_threads, len(rows)), progress, cancel)
+    def each(i: int) -> None:
+        if on_row is not None:
+            on_row(i, states[i])
+
+    run_all(one, len(rows), thread_count(num_threads, len(rows)), progress, cancel, each)
     return states
 
 
 def run_all(one: Callable[[int], None], n: int, threads: int, progress: bool,
-            cancel: Callable[[], None]) -> None:
-    """`one(i)` for all i on a pool; on Ctrl-C `cancel()` and come back with what is done."""
-    finished = threading.Semaphore(0)
+            cancel: Callable[[], None], each: Callable[[int], None]) -> None:
+    """`one(i)` for all i on a pool, then `each(i)` here; on Ctrl-C `cancel()` and come back with
+    what is done.  An error of `each` cancels too."""
+    finished: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def work(i: int) -> None:
         try:
             one(i)
         finally:
-            finished.release()
+            finished.put(i)
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="sglc-row")
     bar = Progress(n, progress)
@@ -163,11 +170,14 @@ def run_all(one: Callable[[int], None], n: int, threads: int, progress: bool,
         for i in range(n):
             pool.submit(work, i)
         for _ in range(n):
-            finished.acquire()
+            i = finished.get()
             bar.step()
-    except KeyboardInterrupt:
+            each(i)
+    except BaseException as why:
         cancel()
         pool.shutdown(wait=False, cancel_futures=True)
+        if not isinstance(why, KeyboardInterrupt):
+            raise
         bar.interrupted()
     finally:
         bar.close()

@@ -78,6 +78,16 @@ class SpecialToken(Expr):
 
 
 @dataclass(frozen=True, slots=True)
+class Image(Expr):
+    """An image, with the text that the chat template has around one.
+
+    source: a path, bytes, a data: URL, a PIL image, or a traced value that stands for one.
+    """
+
+    source: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Bag(Expr):
     """Texts whose order the program does not care about, with a separator between them."""
 
@@ -329,6 +339,20 @@ def special(name: str) -> Expr:
     if not isinstance(name, str) or not name:
         raise LanguageError("SGLC002", f"a control token is given by name, not {name!r}")
     return SpecialToken(name)
+
+
+def image(source: Any) -> Expr:
+    """An image: the path of a PNG, JPEG, WebP, GIF (its first frame) or BMP file, the bytes of
+    one, a `data:` URL with base64, or a PIL image.
+
+    A prompt may hold several.  In texts it is what the chat template's `image_token` says.  The
+    file is read when the program runs; what is wrong with it is ImageError SGLC510 where the
+    state is read.  Models without vision refuse it (SGLC008).
+    """
+    if source is None or isinstance(source, (int, float, Expr)):
+        raise LanguageError("SGLC002", f"an image is given by a path, bytes or a PIL image, not "
+                                       f"{source!r}"[:200])
+    return Image(source)
 
 
 def video(*args: Any, **kwargs: Any) -> Expr:

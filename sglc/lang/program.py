@@ -5,19 +5,22 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sglc.config import RunOptions
-from sglc.errors import LanguageError, SglcWarning, TraceError
+from sglc.errors import LanguageError, SglcError, SglcWarning, TraceError
 from sglc.ir.bags import text_counts
 from sglc.lang import eager_run
 from sglc.lang.calling import CallSignature, Controls, controls, place_of, run_options
 from sglc.lang.defaults import Defaults
 from sglc.lang.state import ProgramState
 from sglc.runtime.keys import fresh_seed
+
+if TYPE_CHECKING:
+    from sglc.viz.live import Watch
 
 
 class RunWhileLoading(BaseException):
@@ -32,7 +35,8 @@ defaults = Defaults()
 
 OPTIONAL_PASSES = frozenset((
     "hoist-prefixes", "refine-choices", "fold", "merge-duplicates", "eliminate-dead",
-    "parallelize-forks", "lower-regex", "lower-select", "merge-gens", "early-prefill"))
+    "parallelize-forks", "lower-regex", "lower-select", "merge-gens", "early-prefill",
+    "speculate-branches"))
 """Those that a program can do without."""
 
 GENERATOR_CHUNK = 200  # rows that a generator-style batch runs at a time (SGLang's figure)
@@ -86,13 +90,19 @@ class Program:
 
         Keywords are the program's arguments, sampling defaults (`max_new_tokens=128`,
         `temperature=1.0`, `stop=`, `top_p=`, ...) and `backend=`, `seed=`, `stream=`,
-        `mode="compiled"|"eager"`.
+        `mode="compiled"|"eager"`; `viz=True` shows the run as it goes, and waits for its end.
         """
         if LOADING.get():
             raise RunWhileLoading
         values, options, control = self._split(args, kwargs)
         seed = fresh_seed() if control.seed is None else control.seed
-        return self._start(values, options, control, seed)
+        if not control.viz:
+            return self._start(values, options, control, seed)
+        with self._watch(control, 1) as watch:
+            state = self._start(values, options, control, seed)
+            state.error()  # waits for the end
+            watch.row()
+        return state
 
     def __call__(self, *args: Any, **kwargs: Any) -> ProgramState:
         """`run`; inside the body of another program, a call that shares that run's settings."""
@@ -119,7 +129,8 @@ class Program:
         """Run every row (a dict of arguments, or a tuple) and return the states, in order.
 
         An error of a row stays in its state (`state.error()`).  On Ctrl-C the states come back
-        too; unfinished ones hold SGLC506.  `progress_bar=True` shows progress;
+        too; unfinished ones hold SGLC506.  `progress_bar=True` shows progress, `viz=True` what
+        the engine does (programs in flight, tokens a second, cache hits, KV);
         `generator_style=True` yields states lazily, in chunks of 200 rows.
         """
         if LOADING.get():
@@ -132,6 +143,20 @@ class Program:
         if control.generator_style:
             return self._lazy_batch(batch, options, control, seed)
         return self._batch(self.signature.rows(batch), options, control, seed, 0)
+
+    def each_row(self, rows: Iterable[Any], numbers: Sequence[int],
+                 on_row: Callable[[int, ProgramState], None], **kwargs: Any) -> None:
+        """`run_batch` of some rows of a batch, with their numbers in it (sampling depends on
+        them); `on_row(index, state)` is called in this thread as each ends.
+
+        Its errors end the batch.  After Ctrl-C it is not called for rows that did not finish.
+        """
+        args, sampling, control_kw = self.signature.split(kwargs, batch=True)
+        if args:
+            raise self.signature.error(f"each_row() got unknown options: {', '.join(args)}")
+        control = replace(controls(control_kw), row_numbers=tuple(numbers), on_row=on_row)
+        seed = fresh_seed() if control.seed is None else control.seed
+        self._batch(self.signature.rows(rows), self._options(sampling), control, seed, 0)
 
     def _lazy_batch(self, batch: Iterable[Any], options: RunOptions, control: Controls,
                     seed: int) -> Iterator[ProgramState]:
@@ -201,7 +226,7 @@ class Program:
             if not control.stream and hasattr(backend, "start_program"):
                 from sglc.lang.remote_run import start_remote
 
-                (remote,) = start_remote(self, backend, [values], options, seed, 0)
+                (remote,) = start_remote(self, backend, [values], options, seed, [0])
                 if remote is not None:
                     return remote
             state = self.compiler().start(backend, values, options, seed, control.stream)
@@ -214,6 +239,15 @@ class Program:
                seed: int, first_row: int) -> list[ProgramState]:
         if not rows:
             return []
+        if control.viz:
+            with self._watch(control, len(rows)) as watch:
+                def ended(index: int, state: Any) -> None:
+                    watch.row()
+                    if control.on_row is not None:
+                        control.on_row(index, state)
+
+                return self._batch(rows, options, replace(control, viz=False, on_row=ended), seed,
+                                   first_row)
         backend = defaults.resolve(control.backend)
         if self._mode(control) == "compiled":
             if hasattr(backend, "start_program"):
@@ -222,22 +256,32 @@ class Program:
                 backend, rows, options, seed, first_row, control)
         return eager_run.run_batch(self.signature, rows, backend, options, seed, first_row,
                                    num_threads=control.num_threads, progress=control.progress_bar,
+                                   row_numbers=control.row_numbers, on_row=control.on_row,
                                    batch=self.settings.batch_texts(rows))
+
+    def _watch(self, control: Controls, rows: int) -> Watch:
+        from sglc.viz.live import Watch
+
+        return Watch(defaults.resolve(control.backend), rows, self.name)
 
     def _remote_batch(self, backend: Any, rows: list[dict[str, Any]], options: RunOptions,
                       control: Controls, seed: int, first_row: int) -> list[ProgramState]:
         """Rows that a server runs as one unit, and the others here; all are done at the end."""
         from sglc.lang.remote_run import start_remote
 
-        states: list[Any] = list(start_remote(self, backend, rows, options, seed, first_row))
+        numbers = control.row_numbers or range(first_row, first_row + len(rows))
+        states: list[Any] = list(start_remote(self, backend, rows, options, seed, numbers))
         here = [i for i, state in enumerate(states) if state is None]
         if here:
-            done = self.compiler().run_batch(backend, [rows[i] for i in here], options, seed,
-                                             first_row, control)
+            done = self.compiler().run_batch(
+                backend, [rows[i] for i in here], options, seed, 0,
+                replace(control, row_numbers=[numbers[i] for i in here], on_row=None))
             for i, state in zip(here, done, strict=True):
                 states[i] = state
-        for state in states:
+        for i, state in enumerate(states):
             state.error()
+            if control.on_row is not None:
+                control.on_row(i, state)
         return states
 
     def warn_once(self, warning: SglcWarning) -> None:
@@ -245,6 +289,14 @@ class Program:
         if str(warning) not in self._warned:
             self._warned.add(str(warning))
             warnings.warn(warning, stacklevel=4)
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        """How a notebook shows it: as what the compiler makes of it, for any arguments."""
+        try:
+            shown: dict[str, str] = self.compile()._repr_mimebundle_(**options)
+        except SglcError as e:
+            return {"text/plain": f"{self!r}\n{e}"}
+        return shown
 
     def __repr__(self) -> str:
         return f"<program {self.name}{self.signature.signature} at {place_of(self.fn)}>"

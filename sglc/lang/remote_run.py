@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import fields
@@ -107,9 +107,12 @@ class RemoteState(ProgramState):
 
 
 def start_remote(program: Any, backend: Any, rows: list[dict[str, Any]], options: RunOptions,
-                 seed: int, first_row: int) -> list[RemoteState | None]:
+                 seed: int, numbers: Sequence[int]) -> list[RemoteState | None]:
     """Send rows to a backend that takes programs.  None for a row that cannot go there as one
-    unit (it calls Python, its values are no plain data): it runs here."""
+    unit (it calls Python, its values are no plain data): it runs here.
+
+    numbers: the rows' numbers, on which sampling depends.
+    """
     start = getattr(backend, "start_program", None)
     said = _options(options)
     states: list[RemoteState | None] = [None] * len(rows)
@@ -133,8 +136,9 @@ def start_remote(program: Any, backend: Any, rows: list[dict[str, Any]], options
     for variant, members in groups.items():
         future = start({
             "ir": print_module(variant.trace.module, locs=False), "options": said,
-            "rows": [plain[i] for i in members], "row_numbers": members, "seed": seed,
-            "first_row": first_row, "level": settings.level, "without": list(settings.without),
+            "rows": [plain[i] for i in members], "seed": seed,
+            "row_numbers": [numbers[i] for i in members], "level": settings.level,
+            "without": list(settings.without),
             "outputs": None if settings.outputs is None else list(settings.outputs),
             "batch": settings.batch_texts(rows)})
         if future is None:

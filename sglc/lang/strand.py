@@ -19,6 +19,7 @@ from sglc.lang.expressions import Gen
 from sglc.runtime import calls
 from sglc.runtime.calls import Call, Outcome, Target
 from sglc.runtime.typed import sample_text
+from sglc.tokens.images import PlacedImage, image_text
 from sglc.tokens.prompt import Prompt
 
 Step = Callable[["Strand"], "bool | None"]  # True: a call was started, wait for it
@@ -128,6 +129,25 @@ class Strand:
                     me.emit(piece)
                 else:
                     me.prompt = me.prompt.special(piece.id)
+
+        self.put(step)
+
+    def image(self, source: Any) -> None:
+        """An image, read at once, by whoever runs the body."""
+        target = self.run.target
+        before, mark, after = image_text(target.template)
+        placed: PlacedImage | Exception
+        try:
+            placed = target.calls.place_image(target.tokenizer, source)
+        except Exception as e:  # for whoever reads what comes of it
+            placed = e
+
+        def step(me: Strand) -> None:
+            assert me.prompt is not None
+            if isinstance(placed, Exception):
+                raise placed
+            me.prompt = me.prompt.append(before).image(placed, mark).append(after)
+            me.emit(before + mark + after)
 
         self.put(step)
 

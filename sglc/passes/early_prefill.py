@@ -19,7 +19,8 @@ from sglc.passes.base import Pass, PassContext
 from sglc.passes.edit import set_ops
 from sglc.passes.facts import all_inputs, is_call, is_finished
 
-_LINKS = frozenset({"kv.extend", "kv.special", "kv.concat", "kv.role_begin", "kv.role_end"})
+_LINKS = frozenset({"kv.extend", "kv.special", "kv.image", "kv.concat", "kv.role_begin",
+                    "kv.role_end"})
 Calls = frozenset[Op]
 
 

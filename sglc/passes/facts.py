@@ -17,6 +17,7 @@ __all__ = ["BRANCHES", "CALLS", "all_inputs", "ancestor_in", "blocks", "blocks_o
 _PLAIN = frozenset({"text", "choice", "bool", "int", "float"})
 _TEXTS = frozenset({"text", "choice"})
 _NUMBERS = frozenset({"bool", "int", "float"})
+_IMAGES = frozenset({"prompt.image", "kv.image"})
 
 # Never raise on plain values.
 _SAFE_ON_PLAIN = frozenset({"eq", "ne", "not", "bool", "str", "repr", "is_none", "pick",
@@ -58,7 +59,7 @@ def is_total(op: Op) -> bool:
                 or (fn in _SAFE_ON_TEXTS and kinds <= _TEXTS)
                 or (fn in ("add", "sub") and kinds <= {"int"})
                 or (fn in _SAFE_ON_NUMBERS and kinds <= _NUMBERS))
-    return True
+    return op.name not in _IMAGES  # which reads a file
 
 
 def is_mergeable(op: Op) -> bool:
@@ -68,6 +69,8 @@ def is_mergeable(op: Op) -> bool:
     """
     if op.name in ("prompt.list", "prompt.fork"):
         return False
+    if op.name in _IMAGES:
+        return isinstance(op.operands[1], Lit) or op.operands[1].type.name in _PLAIN
     if op.name in ("prompt.format", "prompt.compute"):
         return all(isinstance(o, Lit) or o.type.name in _PLAIN for o in op.operands)
     return True

@@ -18,7 +18,7 @@ from sglc.passes.constants import constant_values
 from sglc.passes.edit import set_ops
 from sglc.passes.facts import all_inputs, ancestor_in, blocks_of, is_call, is_finished
 
-_CONTINUES = frozenset({"kv.extend", "kv.special", "kv.concat"})
+_CONTINUES = frozenset({"kv.extend", "kv.special", "kv.image", "kv.concat"})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Chat roles become the text and control tokens of the chat template.  Preserves text.
+"""Chat roles, and what stands around images, become the text and control tokens of the chat
+template.  Preserves text.
 
 The pieces come from the template (which keeps earlier turns as they are, see the semantics);
 contents stay where they are.  Needs a template in the context only if the program has roles.
@@ -15,13 +16,14 @@ from sglc.ir.types import PROMPT
 from sglc.passes.base import Pass, PassContext
 from sglc.passes.edit import replace, set_ops
 from sglc.passes.facts import blocks
+from sglc.tokens.images import image_text
 
 _ROLES = ("prompt.role_begin", "prompt.role_end")
 
 
 @dataclass(frozen=True)
 class LowerRoles(Pass):
-    """Remove `prompt.role_begin` and `prompt.role_end`."""
+    """Remove `prompt.role_begin` and `prompt.role_end`, and leave images without text around."""
 
     name: ClassVar[str] = "lower-roles"
 
@@ -29,6 +31,8 @@ class LowerRoles(Pass):
         stats = {"borders": 0}
         seen: dict[tuple[str, tuple[str, ...], str], tuple[Any, ...]] = {}
         for block in blocks(module):
+            if any(op.name == "prompt.image" for op in block.ops):
+                _around_images(block, context)
             if any(op.name in _ROLES for op in block.ops):
                 stats["borders"] += _rewrite(block, context, seen)
         return stats
@@ -63,6 +67,26 @@ def _rewrite(block: Block, context: PassContext,
         lowered += 1
     set_ops(block, out)
     return lowered
+
+
+def _around_images(block: Block, context: PassContext) -> None:
+    """Write the template's text around images."""
+    before, mark, after = image_text(context.template)
+    out: list[Op] = []
+    for op in block.ops:
+        if op.name != "prompt.image" or "text" in op.attrs:
+            out.append(op)
+            continue
+        prompt, source = op.operands
+        if before:
+            out.append(Op("prompt.append", (prompt, Lit(before)), None, (PROMPT,), (), op.loc))
+            prompt = out[-1].results[0]
+        out.append(Op("prompt.image", (prompt, source), {"text": mark}, (PROMPT,), (), op.loc))
+        if after:
+            out.append(Op("prompt.append", (out[-1].results[0], Lit(after)), None, (PROMPT,), (),
+                          op.loc))
+        replace(op, [out[-1].results[0]])
+    set_ops(block, out)
 
 
 def is_repeated(op: Op) -> bool:

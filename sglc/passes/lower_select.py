@@ -6,7 +6,8 @@ plain prompt have behind the last border or stable cut, `ids` those that each ch
 with, from where they differ; `trie` is how many tokens scoring must read.  Other constant choices
 are encoded at run time, once for each text that comes before them.  The engine takes a select
 as one request either way: a prefix of several choices is computed once, and no score depends on
-another choice, so the decision is that of scoring one by one.
+another choice, so the decision is that of scoring one by one.  What follows each choice rides
+along: see `speculate_branches.py`.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ def open_tail(prompt: Operand, may_stop: bool) -> tuple[str, bool] | None:
         # BOS is not doubled on an empty prompt.
         before = op.operands[0].op if isinstance(op.operands[0], Value) else None
         return None if before is None or before.name == "kv.root" else ("", False)
+    if op.name == "kv.image":
+        return "", False
     if op.name == "kv.decode":
         stops = may_stop or any(op.attrs.get(k) for k in ("stop", "stop_regex", "dtype"))
         return None if stops else ("", False)

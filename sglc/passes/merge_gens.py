@@ -16,7 +16,8 @@ from sglc.passes.base import Pass, PassContext
 from sglc.passes.facts import blocks_of, is_call, is_finished, is_pure
 
 _LINKS = frozenset({"kv.extend", "kv.special"})
-_CONTINUES = frozenset({"kv.extend", "kv.special", "kv.concat", "kv.decode", "kv.score"})
+_CONTINUES = frozenset({"kv.extend", "kv.special", "kv.image", "kv.concat", "kv.decode",
+                        "kv.score"})
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ from sglc.passes.order_bags import OrderBags
 from sglc.passes.parallelize_forks import ParallelizeForks
 from sglc.passes.refine_choices import RefineChoices
 from sglc.passes.schedule import Schedule
+from sglc.passes.speculate_branches import SpeculateBranches
 from sglc.passes.tokenize import Tokenize
 
 PASSES: dict[str, type[Pass]] = {p.name: p for p in (
     OrderBags, Functionalize, LowerRoles, RefineChoices, Fold, HoistPrefixes, MergeDuplicates,
     EliminateDead, ParallelizeForks, LowerRegex, Tokenize, LowerSelect, MergeGens, EarlyPrefill,
-    Liveness, Schedule)}
+    SpeculateBranches, Liveness, Schedule)}
 """Every pass, in the order of the default pipeline."""
 
 # Prefixes are merged before folding, which would hide that they are equal, and after it, when
@@ -34,16 +35,16 @@ DEFAULT_PIPELINE: tuple[str, ...] = (
     "schedule",
     "functionalize,lower-roles,hoist-prefixes,refine-choices,fold,hoist-prefixes,merge-duplicates,"
     "eliminate-dead,parallelize-forks,lower-regex,tokenize,lower-select,merge-gens,"
-    "early-prefill,liveness,schedule",
+    "early-prefill,speculate-branches,liveness,schedule",
     "order-bags,functionalize,lower-roles,hoist-prefixes,refine-choices,fold,hoist-prefixes,"
     "merge-duplicates,eliminate-dead,parallelize-forks,lower-regex,tokenize,lower-select,merge-gens,"
-    "early-prefill,liveness,schedule",
+    "early-prefill,speculate-branches,liveness,schedule",
 )
 """Specs by level: only what a plan needs; exact and local; exact and global; and whatever the
 program itself permits."""
 
 _NEED_TOKENS = ("lower-roles", "lower-regex", "tokenize", "lower-select", "merge-gens",
-                "early-prefill", "liveness", "schedule")
+                "early-prefill", "speculate-branches", "liveness", "schedule")
 
 
 def pipeline(level: int, model_free: bool = False) -> str:

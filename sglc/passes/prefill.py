@@ -12,10 +12,12 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sglc.errors import SglcError
 from sglc.ir import compute
 from sglc.ir.module import Block, Lit, Module, Op, Operand, Value
 from sglc.ir.signatures import LOOPS
 from sglc.passes.facts import BRANCHES, is_call
+from sglc.tokens.images import place_image
 from sglc.tokens.tokenizer import Tokenizer
 
 _ITEMS = ("prompt.item", "kv.item")
@@ -243,6 +245,8 @@ class _Trie:
         if op.name in ("prompt.special", "kv.special"):
             return _Position(self._step(self._flush(before), ("token", op.attrs["token"])),
                              "", False, before.exact)
+        if op.name in ("prompt.image", "kv.image"):
+            return self._image(op, before)
         text = _text(op)
         if isinstance(text, Value) and isinstance(self.known.get(text), str):
             text = str(self.known[text])
@@ -250,6 +254,20 @@ class _Trie:
             return _Position(before.node, before.text + text, before.first, before.exact)
         opaque = text if isinstance(text, Value) else op.results[0]
         return _Position(self._step(self._flush(before), self._opaque(opaque)), "", False, False)
+
+    def _image(self, op: Op, before: _Position) -> _Position:
+        """An image's positions, where it is known and the model has vision."""
+        node, source = self._flush(before), op.operands[1]
+        if self._is_known(source) and self.row and self.counter.tokenizer.images is not None:
+            try:
+                placed = place_image(self.counter.tokenizer, self._value(source))
+            except SglcError:  # the row will raise there
+                return _Position(node, "", False, False)
+            for token in placed.ids:
+                node = self._step(node, token)
+            return _Position(node, "", False, before.exact)
+        opaque = source if isinstance(source, Value) else op.results[0]
+        return _Position(self._step(node, self._opaque(opaque)), "", False, False)
 
     def _call(self, op: Op) -> None:
         before = self._position(op.operands[0])

@@ -37,8 +37,10 @@ State = Prompt | Unknown
 
 _RENAMED = {"prompt.root": "kv.root", "prompt.gen": "kv.decode", "prompt.select": "kv.score",
             "prompt.concat": "kv.concat", "prompt.item": "kv.item",
+            "prompt.image": "kv.image",
             "prompt.role_begin": "kv.role_begin", "prompt.role_end": "kv.role_end"}
 _LOWERED_BEFORE = {"prompt.fork": "functionalize", "prompt.join": "functionalize",
+                   "prompt.image": "lower-roles",
                    "prompt.role_begin": "lower-roles", "prompt.role_end": "lower-roles"}
 
 
@@ -76,7 +78,7 @@ class _Lowering:
     def block(self, block: Block) -> None:
         out: list[Op] = []
         for op in block.ops:
-            if op.name in _LOWERED_BEFORE and not is_repeated(op):
+            if op.name in _LOWERED_BEFORE and not is_repeated(op) and "text" not in op.attrs:
                 raise IRError("SGLC203", f"tokenize meets {op.name}", place=op.loc,
                               fixes=(f"run {_LOWERED_BEFORE[op.name]} before it",))
             if op.name == "prompt.append":
@@ -155,6 +157,8 @@ class _Lowering:
             if _is_empty(state):
                 return state
             return self.border if state is not Unknown.MAYBE_EMPTY else state
+        if op.name == "prompt.image":
+            return self.border
         if op.name == "prompt.gen":
             stops = self.may_stop or any(op.attrs.get(k) for k in ("stop", "stop_regex", "dtype"))
             return Unknown.NOT_EMPTY if stops else self.border

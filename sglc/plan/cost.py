@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from sglc.ir.module import Program
@@ -20,7 +21,7 @@ from sglc.plan.dry_run import DryRun, PlannedCall, RowPlan
 from sglc.plan.figures import Cost, Figure, about, at_most, exact
 from sglc.plan.peak import peak, shape_of
 from sglc.plan.prefix_tree import Node, PrefixTree
-from sglc.plan.step_costs import StepCost, Work, simulate
+from sglc.plan.step_costs import Simulated, StepCost, Work, simulate
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,25 @@ def cost(rows: Iterable[Row], setting: Setting, machine: Machine | None = None, 
     there is no program.
     """
     return _Counted(rows, setting, machine or Machine(), at_once, unknown).cost()
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """A batch's cost, and the simulated run that its steps were taken from: the calls of each
+    row, and for each request its call (row, number)."""
+
+    cost: Cost
+    run: Simulated
+    plans: tuple[RowPlan, ...]
+    works: tuple[Work, ...]
+
+
+def outlook(rows: Iterable[Row], setting: Setting, machine: Machine | None = None, *,
+            unknown: int = 0) -> Outlook:
+    """What a batch will cost and when its calls will run, from an empty cache."""
+    counted = _Counted(rows, setting, machine or Machine(), None, unknown)
+    found = counted.cost()
+    return Outlook(found, counted.run, tuple(counted.plans), tuple(counted.works))
 
 
 class _Counted:
@@ -141,8 +161,7 @@ class _Counted:
         prefill = [n for n in self.tree.nodes() if n.read and not n.written]
         choices = self._only_choices(prefill)
         alone = self._alone()
-        works = self._works()
-        run = simulate(works, self.machine.step_tokens, self.machine.running)
+        run = self.run
         step = self.machine.step
         written = [c.written for c in self.calls]
         asked = [c for c in self.calls if not c.ahead]
@@ -265,7 +284,14 @@ class _Counted:
             together(rows, self.at_once), together(calls, self.machine.running),
             together(longer, self.at_once) + min(together(passing, self.at_once), in_steps))
 
-    def _works(self) -> list[Work]:
+    @cached_property
+    def run(self) -> Simulated:
+        """The steps that the requests take."""
+        return simulate(self.works, self.machine.step_tokens, self.machine.running)
+
+    @cached_property
+    def works(self) -> list[Work]:
+        """All requests."""
         works = []
         for row, plan in enumerate(self.plans):
             for call in plan.calls:

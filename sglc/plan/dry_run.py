@@ -12,13 +12,16 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sglc.errors import SglcError
 from sglc.ir.module import Block, Lit, Op, Operand, Program, Value
 from sglc.ir.signatures import BRANCHES, LOOPS, offsets
 from sglc.ir.types import KV
 from sglc.plan.draft_calls import CallDrafts, Setting, Told, Written, as_text
-from sglc.plan.drafts import UNBOUNDED, Draft
+from sglc.plan.drafts import UNBOUNDED, Border, Draft
 from sglc.plan.open_values import FAILED, computed, either, formatted, is_known, unknown
 from sglc.plan.prefix_tree import Node, PrefixTree, Span
+from sglc.tokens.images import USUAL as USUAL_IMAGE
+from sglc.tokens.images import place_image
 
 _WAYS = 16  # alternatives of a prompt that are told apart
 _NOTHING: frozenset[int] = frozenset()
@@ -31,7 +34,7 @@ class PlannedCall:
     """A model call.  number: in program order; needs: calls that end before it can start;
     spans: what its requests read and write; base: the end of its prompt, of a select; written:
     what it decodes; chance: that it happens at all; rank: its place in the plan; ahead: it only
-    makes KV for a later call."""
+    makes KV for a later call; op: what asks for it."""
 
     number: int
     needs: frozenset[int]
@@ -41,6 +44,7 @@ class PlannedCall:
     chance: float
     rank: int
     ahead: bool = False
+    op: Op | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)
@@ -167,6 +171,8 @@ class _Row:
             return self._each(values[0], lambda d: self.drafts.append(d, as_text(values[1], d)))
         if name == "kv.special":
             return self._each(values[0], lambda d: self.drafts.special(d, op.attrs["id"]))
+        if name == "kv.image":
+            return self._image(op, values)
         if name in ("kv.role_begin", "kv.role_end"):
             return self._role(op, values)
         if name == "kv.concat":
@@ -215,6 +221,19 @@ class _Row:
             return draft
 
         return self._each(values[0], add)
+
+    def _image(self, op: Op, values: Sequence[Any]) -> Any:
+        """A prompt with an image, whose size is known where the image and the model are."""
+        tokenizer, text = self.setting.tokenizer, op.attrs["text"]
+        if not is_known(values[1]) or tokenizer.images is None:
+            most = UNBOUNDED if tokenizer.images is None else tokenizer.images.most
+            border = Border(None, text, ("image", self.key(op)), min(most, USUAL_IMAGE), most)
+        else:
+            try:
+                border = Border(place_image(tokenizer, values[1]).ids, text)
+            except SglcError:  # the row will raise there
+                return FAILED
+        return self._each(values[0], lambda d: self.drafts.add(d, border))
 
     def _concat(self, parent: Any, child: Any, base: Any) -> Any:
         if not (isinstance(child, Draft) and isinstance(base, Draft)):
@@ -341,7 +360,7 @@ class _Row:
                 self.plan.calls.append(PlannedCall(
                     len(self.plan.calls), self.needed(op.operands) | self.control,
                     (Span(place, place),), None, Written(), chance * self.chance, self.rank,
-                    ahead=True))
+                    ahead=True, op=op))
 
     def _call(self, op: Op) -> None:
         prompt, *rest = [self.value(o) for o in op.operands]
@@ -381,7 +400,8 @@ class _Row:
                 written = Written()
             calls.append(len(self.plan.calls))
             self.plan.calls.append(PlannedCall(
-                calls[-1], needs, tuple(spans), base, written, chance * self.chance, self.rank))
+                calls[-1], needs, tuple(spans), base, written, chance * self.chance, self.rank,
+                op=op))
             made.append((chance, draft))
         after = needs | frozenset(calls)
         for result, v in zip(op.results, (made[0][1] if len(made) == 1 else Ways(tuple(made)),

@@ -10,6 +10,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +47,23 @@ def lower_bound(sequences: Iterable[FinalSequence]) -> LowerBound:
     """The bound for sequences that could all share KV, starting from an empty cache.
 
     Sequences are compared in the order of their ids, where those with a common prefix are
-    neighbours; time is that of sorting.  Ids must lie in 0 .. 2**32 - 1.
+    neighbours; time is that of sorting.  Ids must lie in 0 .. 2**64 - 1.
     """
     read = [s for s in sequences if s.kv > 0]
     given = sum([min(s.prompt, s.kv) for s in read])
-    rows = sorted({(_key(s), min(s.prompt, s.kv)) for s in read})
+    size = 4
+    try:
+        keys = [_key(s, "I") for s in read]
+    except OverflowError:  # ids of images
+        size = 8
+        keys = [_key(s, "Q") for s in read]
+    rows = sorted({(key, min(s.prompt, s.kv)) for key, s in zip(keys, read, strict=True)})
     positions = written = longest = 0
     before = b""
     marks = bytearray()  # of the current path: which positions are known to be written
     for key, prompt in rows:
-        shared = common_bytes(before, key) // 4
-        length = len(key) // 4
+        shared = common_bytes(before, key) // size
+        length = len(key) // size
         positions += length - shared
         longest = max(longest, length)
         del marks[shared:]
@@ -67,9 +74,9 @@ def lower_bound(sequences: Iterable[FinalSequence]) -> LowerBound:
     return LowerBound(positions - written, written, positions, longest, given)
 
 
-def _key(sequence: FinalSequence) -> bytes:
-    """The ids that were read, as bytes that sort as the ids do."""
-    packed = array("I", sequence.ids[: sequence.kv])  # four bytes each
+def _key(sequence: FinalSequence, kind: Literal["I", "Q"]) -> bytes:
+    """The ids that were read, as bytes that sort as the ids do: four or eight each."""
+    packed = array(kind, sequence.ids[: sequence.kv])
     if sys.byteorder == "little":
         packed.byteswap()
     return packed.tobytes()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sglc.plan.prefix_tree import Node
 
@@ -43,12 +43,18 @@ class Work:
 
 @dataclass(slots=True)
 class Simulated:
-    """Sums over a run: steps, tokens of all steps, KV tokens read; and the most held at once."""
+    """Sums over a run: steps, tokens of all steps, KV tokens read; and the most held at once.
+
+    spans: for each request the steps in which it started and ended.  held: the KV tokens held,
+    as (step, tokens) wherever that changed.
+    """
 
     steps: int = 0
     tokens: float = 0.0
     context: float = 0.0
     peak: float = 0.0
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    held: list[tuple[int, float]] = field(default_factory=list)
 
 
 class _Held:
@@ -75,7 +81,7 @@ class _Held:
 
 def simulate(works: Sequence[Work], budget: int, at_once: int) -> Simulated:
     """Run requests.  budget: tokens a step; at_once: requests that may run at a time."""
-    out = Simulated()
+    out = Simulated(spans=[(0, 0)] * len(works))
     open_: dict[tuple[int, int], int] = {}  # requests of a call that have not ended
     for w in works:
         open_[w.call] = open_.get(w.call, 0) + 1
@@ -115,6 +121,7 @@ def simulate(works: Sequence[Work], budget: int, at_once: int) -> Simulated:
                 new = [n for n in works[i].prompt if not n.written and n not in computed]
                 computed.update(new)
                 held.start(works[i])
+                out.spans[i] = now, now
                 current = i, sum([n.expected for n in new])
             i, lacks = current
             part = min(lacks, room)
@@ -130,6 +137,7 @@ def simulate(works: Sequence[Work], budget: int, at_once: int) -> Simulated:
                 else:
                     ended.append(i)
         out.peak = max(out.peak, held.tokens)
+        out.held.append((now, held.tokens))
         while ends and ends[0][0] <= now:
             i = heapq.heappop(ends)[1]
             decoding -= 1
@@ -137,6 +145,7 @@ def simulate(works: Sequence[Work], budget: int, at_once: int) -> Simulated:
             ended.append(i)
         for i in ended:
             held.end(works[i])
+            out.spans[i] = out.spans[i][0], now
             call = works[i].call
             open_[call] -= 1
             if not open_[call]:
@@ -144,5 +153,7 @@ def simulate(works: Sequence[Work], budget: int, at_once: int) -> Simulated:
                     missing[k] -= 1
                     if not missing[k]:
                         heapq.heappush(ready, (works[k].call[0], works[k].rank, k))
+        if ended:
+            out.held.append((now, held.tokens))
     out.steps = now
     return out

@@ -48,7 +48,7 @@ PRIMITIVES = frozenset({
     expressions.system, expressions.user, expressions.assistant, expressions.system_begin,
     expressions.system_end, expressions.user_begin, expressions.user_end,
     expressions.assistant_begin, expressions.assistant_end, expressions.special, expressions.bag,
-    expressions.video, expressions.separate_reasoning})
+    expressions.image, expressions.video, expressions.separate_reasoning})
 _TAKES_PARAMETERS = frozenset({expressions.gen, expressions.gen_int, expressions.gen_string,
                                expressions.select, expressions.special})
 _PLAIN = frozenset({str, int, float, bool, type, type(None)})

@@ -292,6 +292,14 @@ class Recording:
         raise self.broken("SGLC111", f"a value of type {type(value).__name__} in the program "
                                      "cannot be traced")
 
+    def image_operand(self, value: Any) -> Operand:
+        """The operand of what a program gives as an image."""
+        if isinstance(value, Sym):
+            return value.operand
+        if isinstance(value, str):
+            return Lit(value)
+        return self.host("image", image_source, value).operand
+
     def text_operand(self, value: Any) -> Operand:
         """The operand of something that is appended to a prompt."""
         if isinstance(value, Sym) and value.type == types.ANY:
@@ -302,6 +310,11 @@ class Recording:
             raise self.broken("SGLC111", f"a value of type {value.type} is appended to a prompt",
                               raises=True)
         return self.operand(value)
+
+
+def image_source(value: Any) -> Any:
+    """What the program has as an image, where it is no text."""
+    return value
 
 
 def _same(a: Any, b: Any) -> bool:

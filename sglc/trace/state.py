@@ -12,6 +12,7 @@ from sglc.ir.module import Lit, Operand, Value
 from sglc.lang.expressions import (
     Bag,
     Gen,
+    Image,
     PromptSurface,
     RoleBegin,
     RoleEnd,
@@ -124,6 +125,8 @@ class TraceState(PromptSurface):
                 session.emit("prompt.message", (begin, end), {"role": part.role})
         elif isinstance(part, SpecialToken):
             self._step("prompt.special", token=part.name)
+        elif isinstance(part, Image):
+            self._step("prompt.image", session.image_operand(part.source))
         elif isinstance(part, Bag):
             if part.parts:
                 self._step("prompt.bag", *[session.text_operand(p)

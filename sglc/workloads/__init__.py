@@ -6,11 +6,11 @@ are those of the project's measurements against other systems.
 
 from __future__ import annotations
 
-from sglc.workloads import branching, single
+from sglc.workloads import branching, deciding, single
 from sglc.workloads.base import Rows, Size, Workload
 
 WORKLOADS: dict[str, Workload] = {
-    w.name: w for w in (*branching.WORKLOADS, *single.WORKLOADS)}
+    w.name: w for w in (*branching.WORKLOADS, *deciding.WORKLOADS, *single.WORKLOADS)}
 """All workloads, by name; the controls last."""
 
 __all__ = ["WORKLOADS", "Rows", "Size", "Workload"]

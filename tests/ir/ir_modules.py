@@ -158,6 +158,10 @@ class ModuleMaker:
         for optional in definition.optional:
             if self.some(0.1):
                 attrs[optional] = self.literal()
+        if "then" in attrs:
+            attrs["then"] = tuple((self.text(), *(self.rng.choice((self.text(), 7))
+                                                  for _ in range(self.rng.randrange(3))))
+                                  for _ in range(self.rng.randrange(3)))
         if "path" in attrs:
             self.path += 1
             attrs["path"] = (0, self.path)

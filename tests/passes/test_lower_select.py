@@ -118,7 +118,7 @@ def test_ids_are_those_of_the_prompt_with_each_choice(
             prompt = prompt.generated((97,))
     ids = ChoiceIds(tokenizer, choices)
     for _ in range(2):  # found, and remembered
-        base, rows = ids.behind(prompt)
+        base, rows, _ = ids.behind(prompt)
         want = [prompt.append(c).token_ids() for c in choices]
         assert [base + row for row in rows] == want
         assert prompt.token_ids()[:len(base)] == base

@@ -61,7 +61,8 @@ def test_json_alone_on_stdout(capsys: Any) -> None:
 
 
 @pytest.mark.parametrize("words", [
-    ("--workload", "nonsense"), ("--policy", "none"), ("--mode", "x"), ("--kv-fraction", "0")])
+    ("--workload", "nonsense"), ("--policy", "none"), ("--mode", "x"), ("--kv-fraction", "0"),
+    ("--options", "{"), ("--options", "[]")])
 def test_bad_arguments(words: tuple[str, ...], capsys: Any) -> None:
     assert bench(*words) == 1
     assert "SGLC001" in capsys.readouterr().err

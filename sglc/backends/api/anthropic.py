@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from sglc.backends.api.asking import Answer, Ask, Choice, Reply, api_error
+from sglc.backends.api.asking import Answer, Ask, Choice, Reply, api_error, samples
 from sglc.backends.api.capabilities import Capabilities
 from sglc.backends.api.sdk import closing, import_sdk, problem
 from sglc.backends.api.target import ApiBackend
@@ -60,11 +59,7 @@ class _Messages:
 
     async def generate(self, ask: Ask, on_text: Callable[[str], None] | None) -> Reply:
         # The API gives one sample a call.
-        replies = await asyncio.gather(*[self._one(ask, on_text) for _ in range(ask.n)])
-        return Reply([a for r in replies for a in r.answers],
-                     sum(r.prompt_tokens for r in replies),
-                     sum(r.cached_tokens for r in replies),
-                     sum(r.output_tokens for r in replies))
+        return await samples(lambda: self._one(ask, on_text), ask.n)
 
     async def _one(self, ask: Ask, on_text: Callable[[str], None] | None) -> Reply:
         arguments, begun = self._arguments(ask)

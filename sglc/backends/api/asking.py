@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -53,6 +54,13 @@ class Reply:
     cached_tokens: int = 0
     output_tokens: int = 0
 
+
+async def samples(one: Callable[[], Awaitable[Reply]], n: int) -> Reply:
+    """`n` samples of an API that gives one a call, as one reply."""
+    replies = await asyncio.gather(*[one() for _ in range(n)])
+    return Reply([a for r in replies for a in r.answers],
+                 sum(r.prompt_tokens for r in replies), sum(r.cached_tokens for r in replies),
+                 sum(r.output_tokens for r in replies))
 
 
 class Api(Protocol):

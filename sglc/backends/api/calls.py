@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from sglc.backends.api.asking import Answer, Api, Ask, Reply, api_error
 from sglc.backends.api.speculation import RanAhead, find_stop, manner, may_run_ahead
@@ -18,7 +18,7 @@ from sglc.config import RunOptions
 from sglc.errors import CapabilityError, EngineError, LanguageError, SglcError
 from sglc.runtime.calls import Call, Outcome
 from sglc.runtime.typed import Reader, TypedText
-from sglc.tokens.text_prompt import Conversation, TextPrompt
+from sglc.tokens.text_prompt import Conversation, TextPrompt, no_images
 
 TRIES = 3  # of a message that is not of the form the program says (SGLang's number)
 
@@ -66,6 +66,10 @@ class ApiCalls:
     # -- what `runtime.calls` is for token ids --------------------------------------------
     def empty_prompt(self, tokenizer: Any) -> TextPrompt:
         return TextPrompt()
+
+    def place_image(self, tokenizer: Any, source: Any) -> NoReturn:
+        """CapabilityError SGLC012."""
+        raise no_images()
 
     def constraint_for(self, options: RunOptions, tokenizer: Any) -> None:
         """None; CapabilityError SGLC012 for options that the API does not have."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -98,7 +99,7 @@ class OpenAI(ApiBackend):
         self.model_name = model_name
 
 
-class _OpenAIApi:
+class _OpenAIApi(ABC):
     """What both forms have in common."""
 
     limit = "max_tokens"
@@ -174,14 +175,17 @@ class _OpenAIApi:
         answer = Answer("".join(parts), finish, None, tokens or None, top)
         return self.reply([answer], usage)
 
+    @abstractmethod
     def create(self, ask: Ask, stream: bool) -> Any:
-        raise NotImplementedError
+        """The SDK's call, to be awaited."""
 
+    @abstractmethod
     def answer(self, choice: Any) -> Answer:
-        raise NotImplementedError
+        """One sample of a whole answer."""
 
+    @abstractmethod
     def piece(self, choice: Any) -> Answer:
-        raise NotImplementedError
+        """What one event of a stream adds."""
 
     def problem(self, error: Exception) -> ApiError:
         return problem(self.can.name, error)
