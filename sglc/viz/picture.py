@@ -21,6 +21,7 @@ Kind = Literal["text", "gen", "select", "branch", "merge", "host", "other"]
 _SELECTS = ("prompt.select", "kv.score")
 _SPECIALS = ("prompt.special", "kv.special")
 _APPENDS = ("prompt.append", "kv.extend")
+_IMAGES = ("prompt.image", "kv.image")
 _ROLES = ("prompt.role_begin", "prompt.role_end")
 _HEADER = 14  # constant text of a chat template next to a control token is at most this long
 _SIGNS = {"eq": "=", "ne": "≠", "lt": "<", "le": "≤", "gt": ">", "ge": "≥"}
@@ -28,18 +29,25 @@ _SIGNS = {"eq": "=", "ne": "≠", "lt": "<", "le": "≤", "gt": ">", "ge": "≥"
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a text box: constant text, a control token or role, or text known at run time."""
+    """A part of a text box: constant text, a control token or role, or text known at run time.
+
+    ids: its tokens, with text that the piece before held back; None if not known.  held: what of
+    it is encoded with the next piece.
+    """
 
     kind: Literal["constant", "special", "value"]
     text: str
     sources: tuple[Node, ...] = ()  # whose results it is made of
     label: str = ""  # what to show in place of the text
+    ids: tuple[int, ...] | None = None
+    held: str = ""
 
 
 @dataclass(slots=True, eq=False)
 class Node:
     """One box.  parent: the box whose prompt it continues; label: on the line from it; arms:
-    the labels on the lines from a branch."""
+    the labels on the lines from a branch; ops: what it stands for; repeats: how many boxes like
+    it (see `repeats.py`)."""
 
     kind: Kind
     title: str
@@ -53,11 +61,36 @@ class Node:
     sources: list[Node] = field(default_factory=list, repr=False)  # whose results it uses
     children: list[Node] = field(default_factory=list, repr=False)
     spine: bool = False  # on the way to the program's final prompt
+    ops: list[Op] = field(default_factory=list, repr=False)
+    repeats: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A line: a prompt goes on ("prompt"), arms meet ("join"), or a result is used ("use")."""
+
+    kind: Literal["prompt", "join", "use"]
+    source: Node
+    target: Node
+    label: str = ""
 
 
 def picture(program: Program) -> list[Node]:
     """The boxes of a program, each after those it continues or depends on."""
     return _Picture(program).nodes
+
+
+def edges(nodes: Iterable[Node]) -> list[Edge]:
+    """The lines between boxes, each once."""
+    out: dict[Edge, None] = {}
+    for n in nodes:
+        if n.parent is not None and not (n.kind == "merge" and n.joins):
+            out[Edge("prompt", n.parent, n, n.label)] = None
+        for other, label in n.joins:
+            out[Edge("join", other, n, label)] = None
+        for other in n.sources:
+            out[Edge("use", other, n)] = None
+    return list(out)
 
 
 class _Picture:
@@ -181,6 +214,7 @@ class _Picture:
 
     # -- boxes ----------------------------------------------------------------------------
     def add(self, node: Node, op: Op, used: Iterable[Operand]) -> Node:
+        node.ops.append(op)
         if op.loc is not None:
             node.places.append(str(op.loc))
         node.sources = list(dict.fromkeys(
@@ -194,7 +228,11 @@ class _Picture:
         if op.name in _APPENDS:
             return Node("text", "", pieces=list(self.pieces(op.operands[1])))
         if op.name in _SPECIALS:
-            return Node("text", "", pieces=[Piece("special", _plain(op.attrs["token"]))])
+            ids = (op.attrs["id"],) if "id" in op.attrs else None
+            return Node("text", "", pieces=[Piece("special", _plain(op.attrs["token"]), ids=ids)])
+        if op.name in _IMAGES:
+            return Node("text", "", pieces=[
+                Piece("special", f"⟨image {_plain(self.phrase(op.operands[1]))}⟩")])
         if op.name in _ROLES:
             role = ("" if op.name.endswith("begin") else "/") + _plain(op.attrs["role"])
             return Node("text", "", pieces=[Piece("special", f"⟨{role}⟩")])
@@ -220,7 +258,8 @@ class _Picture:
             elif op is None or part in self.makers:
                 yield Piece("value", self.phrase(part), tuple(self.maker(part)))
             elif op.name == "kv.ids":
-                yield Piece("constant", _plain(op.attrs["text"]))
+                yield Piece("constant", _plain(op.attrs["text"]), ids=op.attrs["ids"],
+                            held=_plain(op.attrs["held"]))
             elif op.name == "kv.encode":
                 stack.append(op.operands[1])
             elif op.name == "prompt.compute" and op.attrs["fn"] == "concat":
@@ -309,6 +348,7 @@ def _joined(nodes: list[Node]) -> list[Node]:
                 and len(before.children) == 1 and last not in ends):
             before.pieces += node.pieces
             before.places += [p for p in node.places if p not in before.places]
+            before.ops += node.ops
             before.sources += [s for s in node.sources if s not in before.sources]
             before.children = node.children
             into[node] = before
@@ -332,7 +372,9 @@ def _condensed(pieces: list[Piece]) -> Iterator[Piece]:
             continue
         if run:
             words = [p.text.strip() for p in run if p.kind == "constant" and p.text.strip()]
-            yield Piece("special", "".join(p.text for p in run),
+            ids = None if any(p.ids is None for p in run) else tuple(
+                i for p in run for i in p.ids or ())
+            yield Piece("special", "".join(p.text for p in run), ids=ids, held=run[-1].held,
                         label=" ".join(words) or run[-1].text.strip("<|/>"))
             run = []
         if piece is not None:
