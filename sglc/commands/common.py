@@ -36,10 +36,14 @@ def programs(script: str) -> dict[str, Any]:
 
 
 class Tokens:
-    """The tokenizer and template of a model that is not opened (None: bytes)."""
+    """The tokenizer and template of a model that is not opened (None: bytes).
 
-    def __init__(self, model: str | None) -> None:
-        from sglc.tokens.templates import TemplateRegistry
+    template: another one than its own, as `--chat-template` names it.
+    """
+
+    def __init__(self, model: str | None, template: str | None = None) -> None:
+        from sglc.backends.templates import registry
+        from sglc.tokens.template_file import read_template
 
         if model is None:
             from sglc.tokens.bytes import ByteTokenizer
@@ -52,7 +56,7 @@ class Tokens:
             path = resolve_model(None if model == "default" else model)
             self.tokenizer = tokenizer_at(path)
             self.label = path.name
-        self.template = TemplateRegistry().resolve(None, self.tokenizer)
+        self.template = registry.resolve(read_template(template), self.tokenizer)
 
 
 def pass_printers(options: argparse.Namespace, write: Callable[[str], object]) -> list[Any]:

@@ -22,10 +22,10 @@ from sglc.plan.figures import Cost
 
 def run(options: argparse.Namespace) -> int:
     """Compile every program and print what was asked for."""
-    tokens = common.Tokens(options.model)
-    programs = common.programs(options.script)
+    programs = common.programs(options.script)  # first: a script may register templates
+    tokens = common.Tokens(options.model, options.chat_template)
     arguments = common.arguments(options.arg)
-    lengths = _lengths(options.lengths)
+    lengths = lengths_of(options.lengths)
     rows = None if options.batch is None else read_rows(options.batch)
     if options.cost and rows is None:
         raise LanguageError("SGLC001", "--cost needs the rows of a batch",
@@ -69,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
     return 2 if broken else 0
 
 
-def _lengths(given: list[str]) -> dict[str, int]:
+def lengths_of(given: list[str]) -> dict[str, int]:
+    """`NAME=N` texts as a dict; LanguageError SGLC001 for others."""
     out: dict[str, int] = {}
     for item in given:
         name, _, number = item.partition("=")

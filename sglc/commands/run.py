@@ -10,6 +10,7 @@ from typing import Any
 from sglc.backends.engine import Engine
 from sglc.commands import common
 from sglc.errors import LanguageError
+from sglc.tokens.template_file import read_template
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,9 +25,10 @@ def run(options: argparse.Namespace) -> int:
         ("max_new_tokens", options.max_new_tokens)) if v is not None}
     arguments = common.arguments(options.arg)
     program.signature.bind((), arguments)  # complain before the model is opened
-    with Engine(options.model) as engine:
+    template = read_template(options.chat_template)
+    with Engine(options.model, tp=options.tp, chat_template=template) as engine:
         state = program.run(**arguments, **keywords, backend=engine, mode=options.mode,
-                            stream=not options.json)
+                            stream=not (options.json or options.watch), viz=options.watch)
         if options.json:
             print(json.dumps({"text": state.text(), "seed": state.seed, "variables": {
                 str(n): state[n] for n in state.variable_names()}}, ensure_ascii=False,

@@ -17,4 +17,8 @@ def run(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise LanguageError("SGLC008", "serving needs the 'serve' extra", why=str(error),
                             fixes=("pip install 'sglc[local,serve]'",)) from None
+    if chosen.restart:
+        from sglc.serve.keeper import Keeper
+
+        return Keeper(chosen).run()
     return serve(chosen)

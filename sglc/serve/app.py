@@ -118,6 +118,9 @@ class Guard:
         if service.trace is not None and counts["prompt_tokens"] is not None:
             service.trace.request(path, began, ended, id=context.id, status=status,
                                   **counts)
+        if service.telemetry is not None:
+            service.telemetry.request(path, status, ended, context, request.headers,
+                                      request.url.port)
 
     def _refusal(self, request: web.Request, problem: Problem) -> web.Response:
         request[CONTEXT].code = problem.code
@@ -149,6 +152,9 @@ class Guard:
                     allowed = [self._admin]
                 elif _matches(given, self._keys):
                     raise Problem(403, "this route needs the admin key", code="admin_only")
+            for key, space in zip(self._keys, service.spaces, strict=True):
+                if _matches(given, [key]):
+                    request[CONTEXT].space = space
             if not _matches(given, allowed):
                 raise Problem(401, "no API key was given" if not given else
                               "the API key is wrong", code="invalid_api_key",

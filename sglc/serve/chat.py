@@ -53,9 +53,10 @@ class _Chat:
         """Render, tokenize and submit; in a thread."""
         tools = None if self.body.tool_choice == "none" else self.body.tools
         chats = self.service.chats
-        self.rows = [chats.ids(self.body.messages, tools)]
-        load(flight, self.rows, self.asked, compiled, stops=chats.template.stop,
-             stream=bool(self.body.stream))
+        prompt = chats.prompt(self.body.messages, tools)
+        self.rows = [prompt.token_ids()]
+        load(flight, self.rows, self.asked, compiled, images=prompt.images,
+             stops=chats.template.stop, stream=bool(self.body.stream))
 
     def ending(self, index: int, result: Result) -> dict[str, Any]:
         """What a choice says at its end."""
@@ -81,7 +82,8 @@ class _Chat:
 async def chat(service: Service, request: web.Request, body: ChatRequest) -> web.StreamResponse:
     """Answer one request."""
     run = _Chat(service, body)
-    with service.flight(request[CONTEXT].deadline) as flight:
+    request[CONTEXT].asks(run.id, run.asked.options)
+    with service.flight(request[CONTEXT].deadline, request[CONTEXT].space) as flight:
         compiled = await constraint(service, run.asked)
         await service.in_pool(service.work, run.launch, flight, compiled)
         if body.stream:
@@ -91,7 +93,7 @@ async def chat(service: Service, request: web.Request, body: ChatRequest) -> web
             "role": "assistant", "content": r.text, "refusal": None}}
             for i, r in enumerate(results)]
         counts = usage(run.rows, results, run.n)
-        request[CONTEXT].count(counts)
+        request[CONTEXT].count(results, counts["prompt_tokens"])
         return json_answer(request, {**run.head("chat.completion"), "choices": choices,
                                      "usage": counts})
 
@@ -125,8 +127,9 @@ async def _stream(request: web.Request, run: _Chat, flight: Flight) -> web.Strea
                     payloads.append({**head, "choices": [
                         {"delta": {}, **run.ending(event.index, event.result)}]})
             await out.send(*payloads)
-        counts = usage(run.rows, [flight.results[i] for i in range(len(sent))], run.n)
-        request[CONTEXT].count(counts)
+        results = flight.ended()
+        counts = usage(run.rows, results, run.n)
+        request[CONTEXT].count(results, counts["prompt_tokens"])
         if run.body.stream_options is not None and run.body.stream_options.include_usage:
             await out.send({**head, "choices": [], "usage": counts})
         return await out.end()

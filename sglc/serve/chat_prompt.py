@@ -1,4 +1,4 @@
-"""Messages as a prompt: roles through the chat template, contents as plain characters.
+"""Messages as a prompt: roles through the chat template, contents as plain characters and images.
 
 Contents never become control tokens, whatever they look like.
 """
@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from sglc.errors import SglcError
+from sglc.errors import ImageError, SglcError
 from sglc.serve.problems import Problem
 from sglc.serve.requests import ImagePart, Message
+from sglc.tokens.images import image_text, place_image
 from sglc.tokens.prompt import Prompt
 from sglc.tokens.templates import piece_text
 from sglc.tokens.text import SpecialPiece
@@ -59,7 +60,12 @@ class ChatPrompts:
 
     def ids(self, messages: Sequence[Message],
             tools: Sequence[dict[str, Any]] | None = None) -> array[int]:
-        """The ids up to where the assistant's answer begins.  Raises Problem 400."""
+        """The ids of `prompt`."""
+        return self.prompt(messages, tools).token_ids()
+
+    def prompt(self, messages: Sequence[Message],
+               tools: Sequence[dict[str, Any]] | None = None) -> Prompt:
+        """The prompt up to where the assistant's answer begins.  Raises Problem 400."""
         template = self._current(tuple(m.role for m in messages)) if not tools else (
             self._with_tools(tools))
         prompt = Prompt.empty(self.tokenizer)
@@ -68,15 +74,45 @@ class ChatPrompts:
             for message in messages:
                 role = "system" if message.role == "developer" else message.role
                 prompt = _add(prompt, template.open(roles, role))
-                prompt = prompt.append(_content(message))
+                prompt = self._with_content(prompt, message)
                 prompt = _add(prompt, template.close(roles, role))
                 roles = (*roles, role)
             prompt = _add(prompt, template.open(roles, "assistant"))
+        except ImageError as error:
+            d = error.diagnostic
+            raise Problem(400, f"{d.code} {d.what}" + (f" ({d.why})" if d.why else ""),
+                          param="messages", code="invalid_image") from None
         except SglcError as error:
             d = error.diagnostic
             raise Problem(400, f"{d.code} {d.what}" + (f" ({d.why})" if d.why else ""),
                           param="messages", code="template_error") from None
-        return prompt.token_ids()
+        return prompt
+
+    def _with_content(self, prompt: Prompt, message: Message) -> Prompt:
+        """The prompt with a message's texts and images, in order."""
+        content = message.content
+        if content is None or isinstance(content, str):
+            return prompt.append(content or "")
+        before, mark, after = image_text(self.template)
+        for part in content:
+            if isinstance(part, ImagePart):
+                placed = place_image(self.tokenizer, self._url(part))
+                prompt = prompt.append(before).image(placed, mark).append(after)
+            else:
+                prompt = prompt.append(part.text)
+        return prompt
+
+    def _url(self, part: ImagePart) -> str:
+        """The data: URL of an image; nothing else is read for a client."""
+        if self.tokenizer.images is None:
+            raise Problem(400, "images are not taken: the model has no vision", param="messages",
+                          code="unsupported")
+        given = part.image_url
+        url = given.get("url") if isinstance(given, dict) else given
+        if not isinstance(url, str) or url[:5].lower() != "data:":
+            raise Problem(400, "an image_url must be a data: URL with base64; images are not "
+                          "fetched", param="messages", code="invalid_image")
+        return url
 
     def _current(self, roles: tuple[str, ...]) -> Any:
         """The template; a new one when it remembers the layouts of too many chats."""
@@ -113,16 +149,6 @@ def _add(prompt: Prompt, pieces: Sequence[Any]) -> Prompt:
         prompt = prompt.special(piece.id) if isinstance(piece, SpecialPiece) else (
             prompt.append(piece))
     return prompt
-
-
-def _content(message: Message) -> str:
-    content = message.content
-    if content is None or isinstance(content, str):
-        return content or ""
-    if any(isinstance(part, ImagePart) for part in content):
-        raise Problem(400, "images are not taken: the server runs a text model",
-                      param="messages", code="unsupported")
-    return "".join([part.text for part in content if not isinstance(part, ImagePart)])
 
 
 def _texts(value: Any) -> list[str]:

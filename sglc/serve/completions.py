@@ -40,8 +40,8 @@ class _Completion:
         one = isinstance(prompt, str) or isinstance(prompt[0], int)
         self.prompts: list[Any] = [prompt] if one else prompt
         self.rows: list[array[int]] = []
-        self.head = {"id": service.new_id("cmpl"), "object": "text_completion",
-                     "created": int(time.time()), "model": service.name}
+        self.head: dict[str, Any] = {"id": service.new_id("cmpl"), "object": "text_completion",
+                                     "created": int(time.time()), "model": service.name}
 
     def launch(self, flight: Flight, compiled: Any) -> None:
         """Tokenize and submit; in a thread."""
@@ -99,7 +99,8 @@ async def completions(service: Service, request: web.Request,
                       body: CompletionRequest) -> web.StreamResponse:
     """Answer one request."""
     run = _Completion(service, body)
-    with service.flight(request[CONTEXT].deadline) as flight:
+    request[CONTEXT].asks(run.head["id"], run.asked.options)
+    with service.flight(request[CONTEXT].deadline, request[CONTEXT].space) as flight:
         compiled = await constraint(service, run.asked)
         await service.in_pool(service.work, run.launch, flight, compiled)
         if body.stream:
@@ -107,7 +108,7 @@ async def completions(service: Service, request: web.Request,
         results = await flight.wait()
         choices = [run.choice(i, r, run.echoed(i) + r.text) for i, r in enumerate(results)]
         counts = usage(run.rows, results, run.n)
-        request[CONTEXT].count(counts)
+        request[CONTEXT].count(results, counts["prompt_tokens"])
         return json_answer(request, {**run.head, "choices": choices, "usage": counts})
 
 
@@ -139,8 +140,9 @@ async def _stream(request: web.Request, run: _Completion,
                     payloads.append({**run.head, "choices": [
                         run.choice(event.index, event.result, "")]})
             await out.send(*payloads)
-        counts = usage(run.rows, [flight.results[i] for i in range(len(sent))], run.n)
-        request[CONTEXT].count(counts)
+        results = flight.ended()
+        counts = usage(run.rows, results, run.n)
+        request[CONTEXT].count(results, counts["prompt_tokens"])
         if run.body.stream_options is not None and run.body.stream_options.include_usage:
             await out.send({**run.head, "choices": [], "usage": counts})
         return await out.end()

@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any
 
 from sglc.runtime.request import Request, Result
@@ -72,10 +72,15 @@ Event = Piece | Done
 class Flight:
     """The model requests of one HTTP request.
 
-    deadline: `monotonic()` time at which it is given up (Problem 504).
+    deadline: `monotonic()` time at which it is given up (Problem 504).  interval: how many pieces
+    of text make an event; the first one is an event of its own.  queued: told how long each
+    request waited for the engine.  space: the sharing space of all of them.
     """
 
-    def __init__(self, backend: Any, gate: Gate, control: Executor, deadline: float) -> None:
+    def __init__(self, backend: Any, gate: Gate, control: Executor, deadline: float,
+                 interval: int = 1,
+                 queued: Callable[[float], None] = lambda seconds: None,
+                 space: int | None = None) -> None:
         self.requests: list[Request] = []
         self.results: dict[int, Result] = {}
         self.deadline = deadline
@@ -87,6 +92,14 @@ class Flight:
         self._lock = threading.Lock()
         self._launched = False
         self._closed = False
+        self._interval = interval
+        self._queued = queued
+        self._space = space
+        self._submitted = 0.0
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self._backend.tokenizer.vocab_size)
 
     # -- in a thread ----------------------------------------------------------------------
     def add(self, make: Callable[[Callable[[Result], None], Callable[[str], None] | None],
@@ -98,10 +111,20 @@ class Flight:
             self._gate.leave()
             self._post(Done(index, result))
 
-        def on_text(text: str) -> None:
-            self._post(Piece(index, text))
+        held: list[str] = []  # what is held back at the end is in the result
+        pieces = 0
 
-        self.requests.append(make(on_done, on_text if stream else None))
+        def on_text(text: str) -> None:
+            nonlocal pieces
+            held.append(text)
+            pieces += 1
+            if pieces == 1 or len(held) >= self._interval:
+                self._post(Piece(index, "".join(held)))
+                held.clear()
+
+        request = make(on_done, on_text if stream else None)
+        request.space = self._space
+        self.requests.append(request)
 
     def launch(self) -> None:
         """Submit what was loaded.  Raises Problem 429 if there is no room."""
@@ -110,6 +133,7 @@ class Flight:
                 return
             self._gate.enter(len(self.requests))
             self._launched = True
+        self._submitted = perf_counter()
         self._backend.submit(self.requests)
 
     def _post(self, event: Event) -> None:
@@ -141,6 +165,8 @@ class Flight:
                     if event.result.error is not None:
                         raise problem_of(event.result.error)
                     self.results[event.index] = event.result
+                    if event.result.started:
+                        self._queued(event.result.started - self._submitted)
                 events.append(event)
             yield events
 
@@ -148,6 +174,10 @@ class Flight:
         """All results, in order."""
         async for _ in self.events():
             pass
+        return self.ended()
+
+    def ended(self) -> list[Result]:
+        """All results, in order, once there are all."""
         return [self.results[i] for i in range(len(self.requests))]
 
     def abort(self, problem: Problem) -> None:

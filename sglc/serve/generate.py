@@ -23,7 +23,7 @@ from sglc.serve.context import CONTEXT
 from sglc.serve.flight import Done, Flight, Piece
 from sglc.serve.problems import Problem, problem_of
 from sglc.serve.requests import GenerateRequest
-from sglc.serve.sampling import Asked, asked, constraint_of
+from sglc.serve.sampling import Asked, asked, check_bias, constraint_of
 from sglc.serve.service import Service
 from sglc.serve.sse import EventStream
 
@@ -47,7 +47,8 @@ async def generate(service: Service, request: web.Request,
                    body: GenerateRequest) -> web.StreamResponse:
     """Answer one request."""
     single, rows = _rows(body)
-    with service.flight(request[CONTEXT].deadline) as flight:
+    request[CONTEXT].asks(request[CONTEXT].id, rows[0].options)
+    with service.flight(request[CONTEXT].deadline, request[CONTEXT].space) as flight:
         constraints: dict[Any, Any] = {}
         for what in {r.asked.constraint: r.asked for r in rows if r.asked.constraint}.values():
             constraints[what.constraint] = await service.compiled(
@@ -59,7 +60,7 @@ async def generate(service: Service, request: web.Request,
             return await _stream(service, request, flight, metas, single, len(rows))
         results = await flight.wait()
         out = [_answer(service, result, metas(i, result)) for i, result in enumerate(results)]
-        _count(request, results)
+        request[CONTEXT].count(results, sum(r.prompt_tokens for r in results))
         return json_answer(request, out[0] if single and len(out) == 1 else out)
 
 
@@ -68,7 +69,7 @@ def _rows(body: GenerateRequest) -> tuple[bool, list[_Row]]:
         raise Problem(400, "a request takes text or input_ids, one of them", param="text",
                       code="invalid_value")
     if body.image_data:
-        raise Problem(400, "images are not taken: the server runs a text model",
+        raise Problem(400, "images are not taken here, but by /v1/chat/completions",
                       param="image_data", code="unsupported")
     given: Any = body.text if body.text is not None else body.input_ids
     single = isinstance(given, str) or isinstance(given[0], int)
@@ -107,6 +108,7 @@ def _launch(service: Service, flight: Flight, rows: list[_Row], constraints: dic
     seed = fresh_seed()
     expanded: list[_Row] = []
     for number, row in enumerate(rows):
+        check_bias(row.asked, flight.vocab_size)
         row.ids = array("q", tokenizer.encode_raw(row.prompt) if isinstance(row.prompt, str)
                         else row.prompt)
         options = row.options
@@ -129,7 +131,7 @@ def _maker(row: _Row, key: int, constraint: Any) -> Callable[..., Request]:
             return Request("score", row.ids, on_done, score_from=row.start or 0)
         if row.kind == "prefill":
             return Request("prefill", row.ids, on_done)
-        return Request("generate", row.ids, on_done, calls.sampling_params(row.options), key,
+        return Request("generate", row.ids, on_done, row.asked.sampling_params(), key,
                        constraint, on_text=on_text, want_prompt_logprobs_from=row.start)
 
     return make
@@ -192,12 +194,8 @@ async def _stream(service: Service, request: web.Request, flight: Flight, metas:
                     latest[index] = {**_answer(service, event.result,
                                                metas(index, event.result)), **place}
             await out.send(*latest.values())
-        _count(request, list(flight.results.values()))
+        results = flight.ended()
+        request[CONTEXT].count(results, sum(r.prompt_tokens for r in results))
         return await out.end()
     except (Problem, RuntimeError) as error:
         return await out.fail(problem_of(error))
-
-
-def _count(request: web.Request, results: list[Result]) -> None:
-    request[CONTEXT].prompt_tokens = sum(r.prompt_tokens for r in results)
-    request[CONTEXT].completion_tokens = sum(r.output_tokens for r in results)

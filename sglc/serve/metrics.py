@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from sglc.passes.manager import PassRecord
 from sglc.runtime.request import Result
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_PASSES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)
 _GAPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
@@ -43,6 +45,10 @@ class Metrics:
         self.first_token = histogram("time_to_first_token_seconds", "Of streams.")
         self.gap = histogram("inter_token_latency_seconds", "Mean of a stream's tokens.", _GAPS)
         self.latency = histogram("e2e_request_latency_seconds", "Requests for generation.")
+        self.queue = histogram("queue_time_seconds", "Until the engine takes a request up.")
+        self.passes: Any = Histogram(
+            "sglc:compile_pass_seconds", "Of the compiler, for programs that were posted.",
+            [*label, "pass"], buckets=_PASSES, registry=self.registry)
         self.grammar_seconds = histogram("grammar_compilation_seconds",
                                          "Constraints and programs.")
         self.registry.register(_EngineCollector(model, service))
@@ -52,6 +58,11 @@ class Metrics:
         self.success.labels(self._model, result.finish_reason).inc()
         self.generated.inc(result.output_tokens)
         self.prompt.inc(result.prompt_tokens)
+
+    def lowered(self, records: Iterable[PassRecord]) -> None:
+        """Count what the compiler's passes took."""
+        for record in records:
+            self.passes.labels(self._model, record.name).observe(record.seconds)
 
     def answered(self, path: str, status: int) -> None:
         self.http.labels(self._model, path, str(status)).inc()
@@ -97,7 +108,9 @@ class _EngineCollector:
                 ("prefill_tokens", "Prompt tokens computed.", stats.prefill_tokens),
                 ("forced_tokens", "Tokens appended without sampling.", stats.forced_tokens),
                 ("forward_passes", "Steps of the model.", stats.forward_passes),
-                ("retracted", "Sequences sent back to wait.", stats.retractions)):
+                ("retracted", "Sequences sent back to wait.", stats.retractions),
+                ("worker_restarts", "Times the server was started again (--restart).",
+                 self._service.restarts)):
             counter = CounterMetricFamily(f"sglc:{name}", text, labels=["model_name"])
             counter.add_metric([self._model], value)
             yield counter

@@ -13,13 +13,14 @@ from sglc.runtime.request import Request, Result
 from sglc.serve.flight import Flight
 from sglc.serve.problems import Problem
 from sglc.serve.requests import ChatRequest, CompletionRequest
-from sglc.serve.sampling import Asked, asked, constraint_of
+from sglc.serve.sampling import Asked, asked, check_bias, constraint_of
 from sglc.serve.service import Service
+from sglc.tokens.images import PlacedImage
 
 REASONS = {"length": "length"}  # all others are "stop"
 _SHARED = ("temperature", "top_p", "stop", "seed", "presence_penalty", "frequency_penalty",
            "top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos", "stop_token_ids",
-           "regex", "choices", "json_schema", "ebnf", "n")
+           "regex", "choices", "json_schema", "ebnf", "n", "logit_bias")
 
 
 def check_model(service: Service, model: str) -> None:
@@ -33,9 +34,6 @@ def check_model(service: Service, model: str) -> None:
 def check_common(service: Service, body: CompletionRequest | ChatRequest) -> None:
     """The fields that both have and this server has limits for."""
     check_model(service, body.model)
-    if body.logit_bias:
-        raise Problem(400, "logit_bias is not supported: use regex, choices or json_schema to "
-                      "constrain the text", param="logit_bias", code="unsupported")
     if body.stream_options is not None and not body.stream:
         raise Problem(400, "stream_options is for streams", param="stream_options",
                       code="invalid_value")
@@ -67,10 +65,15 @@ async def constraint(service: Service, what: Asked) -> Any:
 
 
 def load(flight: Flight, rows: list[array[int]], what: Asked, compiled: Any, *,
-         stops: tuple[str, ...] = (), echo_logprobs: bool = False, stream: bool = False) -> None:
-    """Load every prompt `n` times, and launch; in a thread."""
+         images: tuple[PlacedImage, ...] = (), stops: tuple[str, ...] = (),
+         echo_logprobs: bool = False, stream: bool = False) -> None:
+    """Load every prompt `n` times, and launch; in a thread.  images: those in the prompts.
+
+    Raises Problem 400 or 429.
+    """
+    check_bias(what, flight.vocab_size)
     options = what.options
-    params = calls.sampling_params(options, stops)
+    params = what.sampling_params(stops)
     seed = fresh_seed()
     score_only = options.max_tokens == 0
 
@@ -78,8 +81,9 @@ def load(flight: Flight, rows: list[array[int]], what: Asked, compiled: Any, *,
         def make(on_done: Any, on_text: Any) -> Request:
             if score_only:
                 kind = "score" if echo_logprobs else "prefill"
-                return Request(kind, ids, on_done)  # type: ignore[arg-type]
+                return Request(kind, ids, on_done, images=images)  # type: ignore[arg-type]
             return Request("generate", ids, on_done, params, key, compiled, on_text=on_text,
+                           images=images,
                            want_prompt_logprobs_from=0 if echo_logprobs else None)
 
         return make

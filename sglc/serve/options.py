@@ -64,9 +64,12 @@ class ServeOptions:
     drain_seconds: float = 30.0
     stall_seconds: float = 60.0
     max_body: int = 4 << 20
+    stream_interval: int = 1
+    restart: bool = False
     log_level: str = "info"
     log_format: str = "text"
     trace_file: str | None = None
+    otlp_endpoint: str | None = None
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
@@ -103,7 +106,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     e.add_argument("--kernels", default="auto")
     e.add_argument("--random-seed", type=int, metavar="N")
     e.add_argument("--stream-interval", type=int, default=1, metavar="N",
-                   help="accepted; text is sent as soon as it is final")
+                   help="pieces of text (about one a token) that make an event of a stream")
     s = p.add_argument_group("serving")
     s.add_argument("--host", default="127.0.0.1")
     s.add_argument("--port", type=int, default=30000, help="0: any free one")
@@ -120,11 +123,16 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     s.add_argument("--request-timeout", type=float, default=600.0, metavar="S")
     s.add_argument("--shutdown-timeout", type=float, default=30.0, metavar="S")
     s.add_argument("--watchdog-timeout", type=float, default=60.0, metavar="S")
+    s.add_argument("--restart", action="store_true",
+                   help="serve in a child process, and start it again if it dies")
     s.add_argument("--max-body-bytes", type=int, default=4 << 20, metavar="N")
     s.add_argument("--log-level", default="info",
                    choices=("debug", "info", "warning", "error", "critical"))
     s.add_argument("--log-format", default="text", choices=("text", "json"))
     s.add_argument("--trace-file", metavar="FILE", help="write Chrome trace events")
+    s.add_argument("--otlp-endpoint", metavar="URL",
+                   help="an OpenTelemetry collector to report requests to, such as "
+                   "http://localhost:4318 (the 'otel' extra)")
     for flag in REFUSED:
         p.add_argument(flag, help=argparse.SUPPRESS, dest="refused", action=_Refuse,
                        nargs=0 if flag in _NO_VALUE else "*")
@@ -190,7 +198,9 @@ def settings(given: argparse.Namespace) -> ServeOptions:
         insecure=given.insecure, max_sequences=given.max_sequences,
         request_seconds=given.request_timeout, drain_seconds=given.shutdown_timeout,
         stall_seconds=given.watchdog_timeout, max_body=given.max_body_bytes,
-        log_level=given.log_level, log_format=given.log_format, trace_file=given.trace_file)
+        stream_interval=given.stream_interval, restart=given.restart,
+        log_level=given.log_level, log_format=given.log_format, trace_file=given.trace_file,
+        otlp_endpoint=given.otlp_endpoint)
 
 
 def _check_flashinfer() -> None:

@@ -48,6 +48,10 @@ def refuse(module: Module) -> Program:
             raise Problem(400, "the program calls Python, which a server does not do; run it "
                           "with a local backend, or without /v1/programs", param="ir",
                           code="host_ops_refused")
+        if op.name == "prompt.image":
+            raise Problem(400, "the program has images, which a server does not read for it; "
+                          "run it with a local backend, or send them to /v1/chat/completions",
+                          param="ir", code="unsupported")
         if op.dialect != "prompt":
             raise Problem(400, f"{op.name} is not of the prompt dialect", param="ir",
                           code="invalid_program")

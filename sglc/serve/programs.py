@@ -63,6 +63,7 @@ class Programs:
         found = lower(module, PassContext(
             backend.tokenizer, backend.template, len(body.rows), may_stop, options.max_tokens,
             temperature=greedy), body.level, outputs=outputs, without=tuple(body.without))
+        service.metrics.lowered(found.records)
         with self._lock:
             self._kept[key] = found
             if len(self._kept) > _KEPT:
@@ -80,7 +81,7 @@ def _programs(service: Service) -> Programs:
 class _Run:
     """The rows of one request."""
 
-    def __init__(self, service: Service, body: ProgramRequest) -> None:
+    def __init__(self, service: Service, body: ProgramRequest, space: int | None) -> None:
         self.service = service
         self.body = body
         self.loop = asyncio.get_running_loop()
@@ -91,7 +92,9 @@ class _Run:
         self._lock = threading.Lock()
         self._closed = False
         self._started = False
-        self.space: int | None = None
+        self.space = space
+        self._own: int | None = None  # a space of this run alone
+        self.options = RunOptions()
 
     def prepare(self) -> None:
         """Check, lower, lay out; in a thread."""
@@ -119,7 +122,9 @@ class _Run:
         if len(numbers) != len(rows):
             raise Problem(400, "row_numbers must be as many as rows", param="row_numbers",
                           code="invalid_value")
-        self.space = service.backend.new_space()
+        self.options = options
+        if self.space is None:
+            self.space = self._own = service.backend.new_space()
         batch = body.batch if body.batch is not None else (
             text_counts(rows) if body.level >= 3 else None)
         self.plan = dispatcher(service.backend)
@@ -177,8 +182,8 @@ class _Run:
             self.service.control.submit(self._cancel)
 
     def _give_up(self) -> None:
-        space, self.space = self.space, None
-        self.service.backend.drop_space(space)
+        own, self._own = self._own, None
+        self.service.backend.drop_space(own)
 
     def _cancel(self) -> None:
         error = Cancelled("SGLC506", "the request was cancelled")
@@ -233,7 +238,7 @@ def _error(error: BaseException) -> Mapping[str, Any]:
 async def programs(service: Service, request: web.Request,
                    body: ProgramRequest) -> web.StreamResponse:
     """Answer one request."""
-    run = _Run(service, body)
+    run = _Run(service, body, request[CONTEXT].space)
     service.flights.add(run)
     try:
         await service.compiled(run.prepare)
@@ -248,9 +253,12 @@ async def programs(service: Service, request: web.Request,
             raise run.problem
         rows = await service.in_pool(service.work, run.answer)
         metas = [m for i in run.instances for _, m in i.metas.values() if isinstance(m, dict)]
+        name = service.new_id("prog")
+        request[CONTEXT].asks(name, run.options)
+        request[CONTEXT].cached_tokens = sum(m.get("cached_tokens", 0) for m in metas)
         request[CONTEXT].completion_tokens = sum(m.get("completion_tokens", 0) for m in metas)
         request[CONTEXT].prompt_tokens = sum(m.get("prompt_tokens", 0) for m in metas)
-        return json_answer(request, {"id": service.new_id("prog"), "object": "program.run",
+        return json_answer(request, {"id": name, "object": "program.run",
                                      "seed": body.seed, "rows": rows})
     except (ValueError, TypeError, KeyError, IndexError) as error:
         if isinstance(error, SglcError):

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 MAX_PROMPTS = 256
 MAX_SAMPLES = 16
 MAX_STOPS = 16
+MAX_BIASES = 1024
 MAX_MESSAGES = 256
 MAX_PATTERN = 65_536
 
@@ -30,6 +31,9 @@ Temperature = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 TopK = Annotated[int, Field(ge=-1, le=1 << 31)]
+LogitBias = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[0-9]{1,10}$")], Annotated[float, Field(ge=-100, le=100)]],
+    Field(max_length=MAX_BIASES, description="Token id -> what is added to its logit.")]
 
 
 class Body(BaseModel):
@@ -38,26 +42,32 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class SamplingParams(Body):
-    """SGLang's sampling parameters."""
+class _Sampling(Body):
+    """What all requests may say about sampling."""
 
-    max_new_tokens: Count | None = None
-    min_new_tokens: Count | None = None
-    stop: Stop | Stops | None = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
-    stop_regex: Any = Field(None, description="Not taken from requests.")
-    temperature: Temperature | None = None
     top_p: Share | None = None
     top_k: TopK | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
     ignore_eos: bool | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | None = None
+
+
+class SamplingParams(_Sampling):
+    """SGLang's sampling parameters."""
+
+    max_new_tokens: Count | None = None
+    min_new_tokens: Count | None = None
+    stop: Stop | Stops | None = None
+    stop_regex: Any = Field(None, description="Not taken from requests.")
+    temperature: Temperature | None = None
+    logit_bias: LogitBias | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
     no_stop_trim: bool | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | None = None
     seed: Seed | None = None
     sampling_seed: Seed | None = None
     dtype: Literal["int", "float", "bool", "str"] | None = None
@@ -82,36 +92,26 @@ class GenerateRequest(Body):
     return_text_in_logprobs: bool = False
     stream: bool = False
     rid: str | list[str] | None = Field(None, description="A label; it is not used as a key.")
-    image_data: Any = Field(None, description="Refused: the server runs text models.")
+    image_data: Any = Field(None, description="Refused: images go to /v1/chat/completions.")
 
 
 class StreamOptions(Body):
     include_usage: bool = False
 
 
-class _OpenAI(Body):
+class _OpenAI(_Sampling):
     """What both OpenAI endpoints take, with this server's own fields."""
 
     model: Annotated[str, Field(max_length=1024)] = "default"
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Share | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | None = None
     stop: Stop | Stops | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     seed: Seed | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    logit_bias: dict[str, float] | None = Field(
-        None, description="Only the empty object is taken.")
+    logit_bias: LogitBias | None = None
     user: str | None = None
     # Not in OpenAI's API: clients send them through `extra_body`.
-    top_k: TopK | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
     min_tokens: Count | None = None
-    ignore_eos: bool | None = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
     regex: Pattern | None = None
     choices: Annotated[list[Annotated[str, Field(min_length=1)]],
                        Field(min_length=1, max_length=1024)] | None = None
@@ -136,7 +136,7 @@ class TextPart(Body):
 
 
 class ImagePart(Body):
-    """Refused by the handler: the server runs text models."""
+    """An image, as a data: URL: the text, or an object with it as `url`."""
 
     type: Literal["image_url"]
     image_url: Any = None
@@ -178,23 +178,14 @@ class ChatRequest(_OpenAI):
     service_tier: str | None = None
 
 
-class ProgramOptions(Body):
+class ProgramOptions(_Sampling):
     """What `run()` says for all gens of a program, by the names of `sglc.config.RunOptions`."""
 
     max_tokens: Count | None = None
     min_tokens: Count | None = None
     stop: Stops | None = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
     temperature: Temperature | None = None
-    top_p: Share | None = None
-    top_k: TopK | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
-    ignore_eos: bool | None = None
     no_stop_trim: bool | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | None = None
     return_logprob: bool | None = None
     logprob_start_len: Annotated[int, Field(ge=-1)] | None = None
     top_logprobs_num: Annotated[int, Field(ge=0, le=20)] | None = None

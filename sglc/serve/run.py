@@ -21,7 +21,8 @@ from aiohttp import web
 from sglc.errors import LanguageError
 from sglc.serve.app import application
 from sglc.serve.connection import Connection, Connections
-from sglc.serve.opening import open_backend, open_service
+from sglc.serve.engines import open_backend
+from sglc.serve.opening import open_service
 from sglc.serve.options import ServeOptions
 from sglc.serve.problems import Problem
 from sglc.serve.records import log_to_stderr
@@ -34,16 +35,19 @@ _STOPPING = Problem(503, "the server stopped before the request finished", code=
 class Server:
     """A service on a port.  All methods are for its event loop.
 
-    on_stall: called when the engine has made no progress for too long.
+    on_stall: called when the engine has made no progress for too long.  sock: a socket that
+    listens already, in place of host and port.
     """
 
     def __init__(self, service: Service, host: str, port: int, *,
-                 on_stall: Callable[[], None] | None = None) -> None:
+                 on_stall: Callable[[], None] | None = None,
+                 sock: socket.socket | None = None) -> None:
         self.service = service
         self.host = host
         self.port = port
         self.connections = Connections(service.limits.header_seconds, service.limits.connections)
         self._on_stall = on_stall
+        self._sock = sock
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -67,8 +71,11 @@ class Server:
                               keepalive_timeout=limits.idle_seconds, lingering_time=2.0)
 
         try:
-            self._server = await loop.create_server(connection, self.host, self.port,
-                                                    backlog=512)
+            if self._sock is not None:
+                self._server = await loop.create_server(connection, sock=self._sock)
+            else:
+                self._server = await loop.create_server(connection, self.host, self.port,
+                                                        backlog=512)
         except OSError as error:
             await runner.cleanup()
             raise LanguageError("SGLC004", f"cannot listen on {self.host}:{self.port}",
@@ -134,21 +141,27 @@ class Server:
         return int(stats.forward_passes)
 
 
-def serve(options: ServeOptions) -> int:
-    """Serve until SIGTERM or SIGINT, then drain; the exit code.  A second signal ends at once."""
+def serve(options: ServeOptions, sock: socket.socket | None = None, restarts: int = 0,
+          say: Callable[[str], None] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; the exit code.  A second signal ends at once.
+
+    say: told where the server is, then "" every second (for `keeper.py`, as sock and restarts).
+    """
     log_to_stderr(options.log_level)
     backend = open_backend(options)
     try:
         service = open_service(options, backend)
+        service.restarts = restarts
         try:
-            return asyncio.run(_main(service, options))
+            return asyncio.run(_main(service, options, sock, say))
         finally:
             service.close()
     finally:
         backend.close()
 
 
-async def _main(service: Service, options: ServeOptions) -> int:
+async def _main(service: Service, options: ServeOptions, sock: socket.socket | None,
+                say: Callable[[str], None] | None) -> int:
     stop = asyncio.Event()
 
     def signalled() -> None:
@@ -163,10 +176,18 @@ async def _main(service: Service, options: ServeOptions) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
-    server = Server(service, options.host, options.port, on_stall=stalled)
+    server = Server(service, options.host, options.port, on_stall=stalled, sock=sock)
     await server.start()
-    print(f"sglc: serving {service.name} on {server.url}", flush=True)
-    await stop.wait()
+    where = f"sglc: serving {service.name} on {server.url}"
+    if say is None:
+        print(where, flush=True)
+        await stop.wait()
+    else:
+        say(where)
+        while not stop.is_set():
+            say("")
+            with contextlib.suppress(asyncio.TimeoutError):
+                await within(stop.wait(), 1.0)
     service.records.write("draining", active=service.active)
     await server.stop()
     return 0

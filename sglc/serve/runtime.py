@@ -42,7 +42,8 @@ class Runtime:
     def __init__(self, model_path: str | None = None, tokenizer_path: str | None = None, *,
                  port: int | None = None, trust_remote_code: bool = True,
                  additional_ports: Any = None, **given: Any) -> None:
-        from sglc.serve.opening import open_backend, open_service
+        from sglc.serve.engines import open_backend
+        from sglc.serve.opening import open_service
         from sglc.serve.run import BackgroundServer
 
         argv = ["--port", str(port or 0)]

@@ -21,6 +21,7 @@ from sglc.serve.flight import Flight, Gate
 from sglc.serve.metrics import Metrics
 from sglc.serve.problems import Problem
 from sglc.serve.records import Records
+from sglc.serve.telemetry import Telemetry
 from sglc.serve.trace_file import TraceFile
 from sglc.serve.waiting import within
 
@@ -63,6 +64,8 @@ class Service:
     settings: dict[str, Any] = field(default_factory=dict)  # shown by /get_server_info
     records: Records = field(default_factory=Records)
     trace: TraceFile | None = None
+    stream_interval: int = 1
+    telemetry: Telemetry | None = None
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.limits.sequences)
@@ -70,10 +73,15 @@ class Service:
         self.chats = ChatPrompts(self.backend.tokenizer, self.backend.template)
         self.document: dict[str, Any] | None = None  # the OpenAPI document, when it was asked for
         self.programs: Any = None  # see `programs.py`
+        # With several keys nobody sees in another's times what that one has asked.
+        self.spaces: tuple[int | None, ...] = tuple(
+            [self.backend.new_space(apart=True) for _ in self.keys] if len(self.keys) > 1
+            else [None] * len(self.keys))
         self.flights: set[Any] = set()
         self.active = 0  # requests that are being answered, /health and the like apart
         self.draining = False
         self.stalled = False
+        self.restarts = 0  # of the process, so far
         self.began = monotonic()
         self.created = int(time.time())
         self.work = ThreadPoolExecutor(4, thread_name_prefix="sglc-work")
@@ -103,9 +111,10 @@ class Service:
             self.metrics.grammar_seconds.observe(monotonic() - began)
 
     @contextmanager
-    def flight(self, deadline: float) -> Iterator[Flight]:
+    def flight(self, deadline: float, space: int | None = None) -> Iterator[Flight]:
         """A flight that is closed, and so cancelled, when the block is left."""
-        flight = Flight(self.backend, self.gate, self.control, deadline)
+        flight = Flight(self.backend, self.gate, self.control, deadline, self.stream_interval,
+                        self.metrics.queue.observe, space)
         self.flights.add(flight)
         try:
             yield flight
@@ -124,3 +133,5 @@ class Service:
             pool.shutdown(wait=False, cancel_futures=True)
         if self.trace is not None:
             self.trace.close()
+        if self.telemetry is not None:
+            self.telemetry.close()

@@ -146,7 +146,7 @@ def test_in_a_fork(kind: str, mode: str, stub: Stub, backends: Any) -> None:
     assert len(state["City"]) == 2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20 * (10 if settings().max_examples >= 1000 else 1), deadline=None)
 @given(kind=st.sampled_from(KINDS), mode=st.sampled_from(MODES), rate=st.integers(0, 50),
        seed=st.integers(0, 10**6), n=st.integers(1, 80), size=st.integers(1, 12) | st.just(40),
        texts=st.booleans())

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sglc.serve.opening import open_backend, open_service
+from sglc.serve.engines import open_backend
+from sglc.serve.opening import open_service
 from sglc.serve.options import ServeOptions
 from sglc.serve.run import BackgroundServer
 from sglc.serve.service import Service
@@ -39,9 +40,10 @@ class Running:
 
     def idle(self) -> bool:
         """Wait for the engine to come to rest; whether no KV is in use then."""
-        assert self.backend.core.wait_idle(20)
+        rest = self.backend.core.wait_idle(20)
         self.backend.core.check()
-        return bool(self.backend.stats().kv_in_use == 0 and self.service.gate.inside == 0)
+        return bool(rest and self.backend.stats().kv_in_use == 0
+                    and self.service.gate.inside == 0)
 
 
 def send(url: str, body: Any = None, headers: dict[str, str] | None = None,

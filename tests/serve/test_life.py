@@ -16,9 +16,8 @@ import pytest
 
 from sglc.errors import SglcError
 from sglc.serve.openapi import document
-from sglc.serve.options import REFUSED, parsed
 from sglc.serve.routes import ROUTES
-from sglc.serve.template_file import read_template
+from sglc.tokens.template_file import read_template
 from tests.serve.servers import Running, events, process, running, send
 
 LONG = {"max_new_tokens": 4000, "ignore_eos": True}
@@ -158,17 +157,32 @@ METRICS = """num_running_reqs num_queue_reqs kv_cache_usage_perc prefix_cache_qu
 prefix_cache_hits_total prompt_tokens_total generation_tokens_total forced_tokens_total
 request_success_total aborted_total retracted_total rejected_total
 time_to_first_token_seconds_bucket inter_token_latency_seconds_bucket
-e2e_request_latency_seconds_bucket grammar_compilation_seconds_bucket http_requests_active
+e2e_request_latency_seconds_bucket queue_time_seconds_bucket grammar_compilation_seconds_bucket
+compile_pass_seconds_bucket worker_restarts_total http_requests_active
 http_requests_total""".split()
+
+
+PROGRAM = """program @p() {
+  %p0 = prompt.root
+  %p1 = prompt.append %p0, "x"
+  %p2, %a: !text, %m = prompt.gen %p1 {name = "a", path = [0], max_tokens = 2}
+  prompt.return %p2
+}
+"""
 
 
 def test_metrics_have_the_names_of_other_engines(server: Running) -> None:
     server.post("/generate", {"text": "x", "stream": True,
                               "sampling_params": {"regex": "a{20}"}})
+    assert server.post("/v1/programs", {"ir": PROGRAM, "rows": [{}]})[0] == 200
+    server.post("/generate", {"text": "y"})
     text = server.get("/metrics")[1]
     for name in METRICS:
         assert f"sglc:{name}" in text, name
     assert 'finished_reason="constraint"' in text
+    assert 'pass="eliminate-dead"' in text
+    waited = next(line for line in text.splitlines() if "queue_time_seconds_sum" in line)
+    assert 0 < float(waited.split()[1]) < 60
     assert "sglc:kv_cache_usage_perc{model_name=\"hash\"} 0.0" in text
 
 
@@ -196,41 +210,6 @@ def test_health_and_information(server: Running) -> None:
     status, text, _ = server.get("/flush_cache")
     assert status == 200 and text.startswith("Cache flushed.\nPlease check")
     assert server.backend.stats().kv_cached == 0
-
-
-@pytest.mark.parametrize(("argv", "field", "value"), [
-    ("--model-path x", "model", "x"), ("--model x --port 30000", "port", 30000),
-    ("--tp 2", "tp", 2), ("--tp-size 2", "tp", 2),
-    ("--mem-fraction-static 0.7", "mem_fraction", 0.7),
-    ("--chat-template llama-2", "chat_template", "llama-2"),
-    ("--tokenizer-path y", "tokenizer", "y"), ("--load-format dummy", "load_format", "dummy"),
-    ("--schedule-heuristic fcfs", "policy", "fcfs-lru"), ("--model-mode no-cache",
-                                                          "radix_cache", False),
-    ("--disable-radix-cache", "radix_cache", False), ("--random-seed 42", "seed", 42),
-    ("--disable-regex-jump-forward", "jump_forward", "off"), ("--stream-interval 8", "port",
-                                                              30000),
-    ("--disable-disk-cache", "disk_cache", False), ("--log-level error", "log_level", "error"),
-    ("--context-length 100", "context_length", 100), ("--api-key k", "api_keys", ("k",)),
-    ("--host 0.0.0.0 --api-key k", "host", "0.0.0.0"), ("", "host", "127.0.0.1"),
-    ("--host 0.0.0.0 --insecure", "host", "0.0.0.0"),
-])
-def test_flags(argv: str, field: str, value: Any, monkeypatch: Any) -> None:
-    monkeypatch.delenv("SGLC_API_KEY", raising=False)
-    assert getattr(parsed(argv.split()), field) == value
-
-
-@pytest.mark.parametrize("argv", [
-    *[f"{f} 5" if f not in ("--trust-remote-code", "--attention-reduce-in-fp32",
-                            "--disable-log-stats") else f for f in REFUSED],
-    "--host 0.0.0.0", "--load-format pt", "--tokenizer-mode slow",
-    "--schedule-heuristic random", "--enable-flashinfer", "--model-mode flashinfer"])
-def test_flags_without_a_counterpart_are_refused_with_the_reason(argv: str,
-                                                                 monkeypatch: Any) -> None:
-    monkeypatch.delenv("SGLC_API_KEY", raising=False)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SglcError) as found:
-        parsed(argv.split())
-    assert found.value.diagnostic.why
 
 
 def test_the_readmes_template_file(tmp_path: Any) -> None:

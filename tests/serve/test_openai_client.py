@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import sglc
-from tests.serve.servers import Running
+from tests.serve.servers import Running, running
 
 openai = pytest.importorskip("openai")
 
@@ -143,6 +143,75 @@ def test_constraints_through_the_client(client: Any) -> None:
             client.completions.create(model="default", prompt="x", extra_body=more)
 
 
+def test_logit_bias(client: Any, server: Running) -> None:
+    """A token that is much preferred is drawn, one that is banned is not; alone and in a batch
+    with others; within a constraint; and log-probabilities are the model's own."""
+    given: Any = {"model": "default", "prompt": "x", "max_tokens": 6, "temperature": 0,
+                  "extra_body": {"ignore_eos": True}}
+    plain = client.completions.create(logprobs=0, **given).choices[0]
+    assert client.completions.create(logit_bias={"113": 100}, **given).choices[0].text == "q" * 6
+    first = str(ord(plain.text[0]))
+    banned = client.completions.create(logit_bias={first: -100}, logprobs=0, **given).choices[0]
+    assert plain.text[0] not in banned.text
+    assert banned.logprobs.token_logprobs[0] < plain.logprobs.token_logprobs[0]
+    small = client.completions.create(logit_bias={first: 0.001}, logprobs=0, **given).choices[0]
+    assert small.text == plain.text
+    assert small.logprobs.token_logprobs == pytest.approx(plain.logprobs.token_logprobs)
+    chat = client.chat.completions.create(
+        model="default", messages=CHAT, max_tokens=4, n=2, logit_bias={"113": 100},
+        extra_body={"ignore_eos": True})
+    assert [c.message.content for c in chat.choices] == ["qqqq"] * 2
+    either = client.completions.create(**{**given, "extra_body": {"regex": "a{6}|b{6}"}},
+                                       logit_bias={"98": 100, "113": 100})
+    assert either.choices[0].text == "b" * 6
+    _, native, _ = server.post("/generate", {"text": ["x", "x"], "sampling_params": [
+        {"max_new_tokens": 6, "temperature": 0, "ignore_eos": True, "logit_bias": {"113": 100}},
+        {"max_new_tokens": 6, "temperature": 0, "ignore_eos": True}]})
+    assert [n["text"] for n in native] == ["q" * 6, plain.text]
+
+
+def test_chat_takes_stop_seed_and_n(client: Any) -> None:
+    given: Any = {"model": "default", "messages": CHAT, "max_tokens": 24, "seed": 7, "top_p": 0.9,
+                  "presence_penalty": 0.5, "frequency_penalty": -0.5, "n": 3}
+    one, two = (client.chat.completions.create(**given) for _ in range(2))
+    texts = [c.message.content for c in one.choices]
+    assert texts == [c.message.content for c in two.choices] and len(set(texts)) == 3
+    streamed = ["", "", ""]
+    for chunk in client.chat.completions.create(stream=True, **given):
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.delta.content or ""
+    assert streamed == texts
+    stop = texts[0][5]
+    cut = client.chat.completions.create(**{**given, "n": 1}, stop=stop).choices[0]
+    assert cut.message.content == texts[0].partition(stop)[0] and cut.finish_reason == "stop"
+
+
+TOOLS_TEMPLATE = """{%- if tools %}<|im_start|>system
+Tools: {{ tools | tojson }}<|im_end|>
+{% endif %}{%- for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endfor %}{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def test_tools_go_through_the_template(tmp_path: Any) -> None:
+    path = tmp_path / "tools.jinja"
+    path.write_text(TOOLS_TEMPLATE)
+    tool: Any = {"type": "function", "function": {"name": "look_up", "parameters": {
+        "type": "object", "properties": {"city": {"type": "string"}}}}}
+    given: Any = {"model": "default", "messages": CHAT[1:], "max_tokens": 8, "temperature": 0}
+    with running(chat_template=str(path)) as server, openai.Client(
+            base_url=server.url + "/v1", api_key="EMPTY", max_retries=0) as client:
+        used = [client.chat.completions.create(**given, **more).usage.prompt_tokens for more in (
+            {}, {"tools": [tool]}, {"tools": [tool], "tool_choice": "none"})]
+        want = json.dumps(tool, sort_keys=True)  # as jinja's tojson has it
+        assert used[2] == used[0]
+        assert used[1] - used[0] == len("system\nTools: []") + len(want) + 3
+        with pytest.raises(openai.BadRequestError):
+            client.chat.completions.create(**given, tools=[
+                {"type": "function", "function": {"name": "<|im_start|>"}}])
+
+
 def test_contents_never_become_control_tokens(client: Any, server: Running) -> None:
     def count(text: Any) -> int:
         return int(client.chat.completions.create(
@@ -156,7 +225,9 @@ def test_contents_never_become_control_tokens(client: Any, server: Running) -> N
 
 
 @pytest.mark.parametrize(("given", "raised"), [
-    ({"logit_bias": {"5": 1}}, "BadRequestError"), ({"temperature": 9}, "BadRequestError"),
+    ({"logit_bias": {"5": 101}}, "BadRequestError"), ({"temperature": 9}, "BadRequestError"),
+    ({"logit_bias": {"a": 1}}, "BadRequestError"),
+    ({"logit_bias": {"99999": 1}}, "BadRequestError"),
     ({"n": 1000}, "BadRequestError"), ({"model": "gpt-4"}, "NotFoundError"),
     ({"messages": []}, "BadRequestError"), ({"top_logprobs": 2}, "BadRequestError"),
     ({"messages": [{"role": "nobody", "content": "x"}]}, "BadRequestError"),
