@@ -1,8 +1,10 @@
 """The model runner on the CPU, beside transformers in the same process: load, prefill, decode.
 
     python -m bench.cpu_kernels [--threads 2] [--dtype float32] [--kernels auto] [--peer]
+                                 [--int8]
 
-Each figure is the best of `--repeat` runs; with `--peer` both sides take turns, so that load on
+`--int8` measures the same model with 8-bit weights as the peer.
+Each figure is the best of `--repeat` runs; with a peer both sides take turns, so that load on
 the machine meets both.  Decode is greedy: `--prompt` tokens in, `--new` tokens out,
 prefill included.
 """
@@ -69,7 +71,7 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def report(what: str, tokens: int, repeat: int, ours: Callable[[], Any],
-           peer: Callable[[], Any] | None) -> None:
+           peer: Callable[[], Any] | None, name: str) -> None:
     times: list[list[float]] = [[], []]
     for i in range(repeat + 1):
         times[0].append(seconds(ours))
@@ -79,7 +81,7 @@ def report(what: str, tokens: int, repeat: int, ours: Callable[[], Any],
             times = [[], []]  # warm-up
     line = f"{what:12} sglc {tokens / min(times[0]):7.1f} tok/s"
     if peer is not None:
-        line += (f"   transformers {tokens / min(times[1]):7.1f} tok/s"
+        line += (f"   {name} {tokens / min(times[1]):7.1f} tok/s"
                  f"   ratio {min(times[1]) / min(times[0]):.2f}")
     print(line, flush=True)
 
@@ -95,6 +97,7 @@ def main() -> None:
     parser.add_argument("--prefills", type=int, nargs="*", default=[128, 512, 2048])
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--peer", action="store_true", help="measure transformers too")
+    parser.add_argument("--int8", action="store_true", help="measure 8-bit weights too")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     path, rng = fetch_default_model(), np.random.default_rng(0)
@@ -106,8 +109,15 @@ def main() -> None:
     print(f"load {load:.2f} s   {args.dtype}, {args.threads} threads, linear: {chosen}")
     runner.allocate(max([b * (args.prompt + args.new) for b in args.batches] + args.prefills))
     model = transformers_model(runner.dtype) if args.peer else None
+    small = None
+    if args.int8:
+        small, _ = load_runner(path, quantization="int8")
+        small.allocate(max([b * (args.prompt + args.new) for b in args.batches] + args.prefills))
+    name = "int8" if args.int8 else "transformers"
 
     def peer_generate(ids: np.ndarray, new: int) -> Callable[[], Any] | None:
+        if small is not None:
+            return lambda: generate(small, ids, new)
         if model is None:
             return None
         return lambda: model.generate(
@@ -117,11 +127,12 @@ def main() -> None:
     for n in args.prefills:
         ids = rng.integers(5, 49000, (1, n))
         report(f"prefill {n}", n, args.repeat,
-               lambda ids=ids: generate(runner, ids, 1), peer_generate(ids, 1))
+               lambda ids=ids: generate(runner, ids, 1), peer_generate(ids, 1), name)
     for rows in args.batches:
         ids = rng.integers(5, 49000, (rows, args.prompt))
         report(f"batch {rows}", rows * args.new, args.repeat,
-               lambda ids=ids: generate(runner, ids, args.new), peer_generate(ids, args.new))
+               lambda ids=ids: generate(runner, ids, args.new), peer_generate(ids, args.new),
+               name)
 
 
 if __name__ == "__main__":

@@ -19,66 +19,16 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 import sglc
 from bench.step_timeline import chrome, report_steps
-
-CHARACTER = (
-    r'\{\n "name": "[\w\d\s]{1,16}",\n "house": "(Gryffindor|Slytherin|Ravenclaw|Hufflepuff)",\n '
-    r'"blood status": "(Pure-blood|Half-blood|Muggle-born)",\n "occupation": "(student|teacher|'
-    r'auror|ministry of magic|death eater|order of the phoenix)",\n "wand": \{\n "wood": '
-    r'"[\w\d\s]{1,16}",\n "core": "[\w\d\s]{1,16}",\n "length": [0-9]{1,2}\.[0-9]{0,2}\n \},\n '
-    r'"alive": "(Alive|Deceased)",\n "patronus": "[\w\d\s]{1,16}",\n "bogart": '
-    r'"[\w\d\s]{1,16}"\n\}')
+from bench.workloads import BATCHES, Batch
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """Prompts, new tokens each, a constraint; seconds of vLLM, SGLang, roofline and goal."""
-
-    prompts: Callable[[random.Random], list[list[int]]]
-    new: int
-    known: tuple[float, float, float, float]
-    regex: str | None = None
-
-
-def ids(rng: random.Random, n: int) -> list[int]:
-    return [rng.randrange(100, 49000) for _ in range(n)]
-
-
-def rows(count: int, length: int) -> Callable[[random.Random], list[list[int]]]:
-    return lambda rng: [ids(rng, length) for _ in range(count)]
-
-
-def groups(rng: random.Random) -> list[list[int]]:
-    out = []
-    for _ in range(32):
-        shared = ids(rng, 2048)
-        out += [shared + ids(rng, 128) for _ in range(16)]
-    rng.shuffle(out)
-    return out
-
-
-def one_prefix(rng: random.Random) -> list[list[int]]:
-    shared = ids(rng, 4096)
-    return [shared + ids(rng, 32) for _ in range(512)]
-
-
-WORKLOADS = {
-    "bs1": Workload(rows(1, 128), 256, (1.258, 1.235, 0.95, 1.10)),
-    "offline": Workload(rows(256, 1024), 128, (8.55, 8.46, 6.9, 7.7)),
-    "decode256": Workload(rows(256, 128), 512, (7.16, 7.10, 4.1, 6.0)),
-    "sharedprefix": Workload(groups, 64, (6.57, 7.43, 3.6, 4.6)),
-    "onebigprefix": Workload(one_prefix, 32, (3.26, 2.79, 0.8, 1.2)),
-    "regexjson": Workload(rows(64, 64), 200, (2.85, 3.09, 0.4, 0.6), CHARACTER),
-}
-
-
-def once(engine: Any, work: Workload, prompts: list[list[int]], new: int) -> tuple[float, Any]:
+def once(engine: Any, work: Batch, prompts: list[list[int]], new: int) -> tuple[float, Any]:
     engine.flush_cache()
     sampling: dict[str, Any] = {"temperature": 0.0, "max_new_tokens": new,
                                 "ignore_eos": work.regex is None}
@@ -112,18 +62,25 @@ def kernels(run: Callable[[], object], at: float, length: float = 0.4) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True)
-    parser.add_argument("--only", default=",".join(WORKLOADS))
+    parser.add_argument("--only", default=",".join(BATCHES))
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--steps", action="store_true")
     parser.add_argument("--trace")
     parser.add_argument("--kernels", default="", help="seconds at which to look at kernels")
     parser.add_argument("--profile", action="store_true", help="of the engine's thread")
     parser.add_argument("--scale", type=int, default=1, help="divide prompts and tokens by this")
+    parser.add_argument("--tp", type=int, default=1, help="GPUs to spread the model over")
     parser.add_argument("--options", default="{}", help="JSON, for the engine")
+    parser.add_argument("--patience", type=float,
+                        help="the part of rows that may be in vain in a step prepared ahead")
+    parser.add_argument("--pause", type=float, default=0.0,
+                        help="seconds to wait after the warm-up (tables are made meanwhile)")
     args = parser.parse_args()
     began = time.perf_counter()
-    engine = sglc.Engine(args.model, device="cuda", load_format="dummy",
+    engine = sglc.Engine(args.model, device="cuda", load_format="dummy", tp=args.tp,
                          **json.loads(args.options))
+    if args.patience is not None:
+        engine.core._loop.scheduler.patience = args.patience
     profile = cProfile.Profile()
     if args.profile:
         turns = engine.core._loop._turns
@@ -134,7 +91,7 @@ def main() -> None:
     print("workload | seconds (all) | vLLM | SGLang | roofline | goal | passes | tokens a pass",
           flush=True)
     rng = random.Random(0)
-    for name, work in WORKLOADS.items():
+    for name, work in BATCHES.items():
         prompts = work.prompts(rng)
         if name not in args.only.split(","):
             continue
@@ -145,6 +102,7 @@ def main() -> None:
         began = time.perf_counter()
         once(engine, work, prompts, min(new, 8) if work.regex is None else new)
         first = time.perf_counter() - began
+        time.sleep(args.pause)
         for _ in range(args.turns):
             before = engine.stats()
             if args.steps:

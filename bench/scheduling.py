@@ -123,8 +123,8 @@ def by_eos(tokens: int) -> SamplingParams:
 
 
 def by_text(tokens: int) -> SamplingParams:
-    """The same for a model that may not end by itself: at three characters a token."""
-    return SamplingParams(max_tokens=4096, temperature=0, ignore_eos=True, no_stop_trim=True,
+    """The same for a model that seldom ends by itself: at three characters a token."""
+    return SamplingParams(max_tokens=4096, temperature=0, no_stop_trim=True,
                           stop_regex=(f"(?s:.{{{3 * tokens}}})",))
 
 

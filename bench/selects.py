@@ -50,7 +50,7 @@ def sorter(choices: list[str], **options: Any) -> Any:
 def one_by_one(engine: Any, question: str, choices: list[str]) -> str:
     """A request a choice, each when the one before has ended."""
     prompt = Prompt.empty(engine.tokenizer).append(f"{RULES}Question: {question}\nSubject:")
-    base, rows = ChoiceIds(engine.tokenizer, choices).behind(prompt)
+    base, rows, _ = ChoiceIds(engine.tokenizer, choices).behind(prompt)
     scores = []
     for row in rows:
         results: list[Result] = []
@@ -107,7 +107,7 @@ def host_time(count: int, rows: int, rounds: int) -> str:
                 requests = []
                 for k in range(rows):
                     text = f"{RULES}Question: number {k} of {i}!\nSubject:"
-                    base, found = ids.behind(Prompt.empty(model.tokenizer).append(text))
+                    base, found, _ = ids.behind(Prompt.empty(model.tokenizer).append(text))
                     requests += [Request("score", base + row, lambda _: None,
                                          score_from=len(base)) for row in found]
                 model.submit(requests)

@@ -19,7 +19,8 @@ from sglc.runtime.cuda.launcher import StepTime
 
 def report_steps(times: list[StepTime], began: float | None = None,
                  ended: float | None = None) -> None:
-    """Medians a kind of step: milliseconds on the host, waited, on the device.
+    """Medians a kind of step: milliseconds on the host, waited, on the device; and means of what
+    constraints cost the host, where there are any.
 
     began, ended: of the whole run, to tell what was before the first step and after the last.
     """
@@ -42,6 +43,15 @@ def report_steps(times: list[StepTime], began: float | None = None,
         print(f"    {len(pairs):4} {kind:6} steps, {mean:6.0f} tokens: {whole:7.3f} ms a step, "
               f"device {device:7.3f}, waiting {wait:7.3f}, launching {launch:6.3f}, "
               f"other host work {whole - wait - launch:6.3f}", flush=True)
+    if any(step.ruling for step in times):
+        for name, some in (("with", [t for t in times if t.jumps]),
+                           ("without", [t for t in times if not t.jumps])):
+            late = [1e3 * t.ruling for t in some if not t.ahead]
+            ahead = [1e3 * t.ruling for t in some if t.ahead]
+            print(f"    constraints, {len(some):4} steps {name} jumps: waited for "
+                  f"{statistics.mean(late or [0]):.3f} ms a step ({len(late)} steps), beside the "
+                  f"device {statistics.mean(ahead or [0]):.3f} ({len(ahead)}); at most "
+                  f"{max([*late, *ahead, 0]):.3f}", flush=True)
 
 
 def chrome(times: list[StepTime], path: str) -> None:
@@ -59,7 +69,8 @@ def chrome(times: list[StepTime], path: str) -> None:
 
 def main() -> None:
     import sglc
-    from bench.gpu_engine import WORKLOADS, once
+    from bench.gpu_engine import once
+    from bench.workloads import BATCHES
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True)
@@ -70,7 +81,7 @@ def main() -> None:
     with sglc.Engine(args.model, device="cuda", load_format="dummy") as engine:
         launcher = engine.core._loop._launcher
         for name in args.only.split(","):
-            work = WORKLOADS[name]
+            work = BATCHES[name]
             prompts = work.prompts(rng)
             once(engine, work, prompts, work.new)
             launcher.timeline = []

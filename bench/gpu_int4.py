@@ -1,0 +1,154 @@
+"""4-bit weights on a GPU, beside bfloat16: the products of the Llama-3.1-8B shape, and decoding.
+
+    python -m bench.gpu_int4 [--kernels] [--engine] [--tune]
+
+Products: microseconds, and of one row the bytes of the weight that are read a second.  `--tune`
+tries other configurations of the kernels.  Engine: one prompt of 128 ids, 256 new tokens, greedy,
+random weights, medians of `--turns`; all formats in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import sglc
+from bench.gpu_timing import microseconds
+from sglc.kernels.fused_linear_triton import fused_linear_triton, pack_triton
+from sglc.kernels.int4 import random_int4
+from sglc.kernels.int4_gemm_triton import MOST_LINES, Int4GemmConfig, int4_gemm_triton
+from sglc.kernels.int4_gemv_triton import Int4GemvConfig, int4_gemv_triton
+from sglc.kernels.int4_triton import pack_int4_triton
+
+SHAPE = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 128256,
+    "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "torch_dtype": "bfloat16",
+}
+FORMATS: dict[str, dict[str, Any] | None] = {
+    "bfloat16": None,
+    "awq, groups of 128": {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"},
+    "gptq, groups of 128, act-order": {"quant_method": "gptq", "bits": 4, "group_size": 128,
+                                       "desc_act": True},
+    "gptq, groups of 32": {"quant_method": "gptq", "bits": 4, "group_size": 32},
+}
+# name -> (rows of the weight, columns, normed, gated, added to the residual)
+PRODUCTS = {"qkv": (6144, 4096, True, False, False), "out": (4096, 4096, False, False, True),
+            "gate_up": (28672, 4096, True, True, False), "down": (4096, 14336, False, False, True)}
+FRESH = 256 << 20  # bytes of weights taken in turns, so that none is in the cache
+
+
+def products(rows_list: list[int], tune: bool) -> None:
+    random = torch.Generator("cuda").manual_seed(0)
+    print("product | rows | bf16 us | int4 us | ratio | int4 GB/s", flush=True)
+    for name, (outs, width, normed, gated, added) in PRODUCTS.items():
+        kind = torch.bfloat16
+        norm = torch.ones(width, dtype=kind, device="cuda") if normed else None
+        count = -(-FRESH // (outs * width // 2))
+        dense = [pack_triton(torch.randn(outs, width, dtype=kind, device="cuda") / width**0.5)
+                 for _ in range(-(-FRESH // (outs * width * 2)))]
+        small = []
+        for _ in range(count):
+            packed = pack_int4_triton(random_int4((outs, width), 128, kind, random))
+            assert packed is not None
+            small.append(packed)
+        for rows in rows_list:
+            x = torch.randn(rows, width, dtype=kind, device="cuda")
+            old = torch.randn(rows, outs, dtype=kind, device="cuda") if added else None
+
+            def of(weights: list[Any], x: Any = x, norm: Any = norm, old: Any = old,
+                   gated: bool = gated) -> Callable[[int], object]:
+                return lambda i: fused_linear_triton(x, weights[i], norm, 1e-5, old, gated)
+
+            wide = microseconds(of(dense), len(dense))
+            took = microseconds(of(small), len(small))
+            w = small[0]
+            size = sum(t.nbytes for t in (w.words, w.scales, w.zeros))
+            print(f"{name} | {rows} | {wide:.1f} | {took:.1f} | {wide / took:.2f} | "
+                  f"{size / took / 1e3:.0f}", flush=True)
+            if tune:
+                _tune(x, small, norm, old, gated)
+
+
+def _tune(x: torch.Tensor, weights: list[Any], norm: Any, old: Any, gated: bool) -> None:
+    """The five fastest configurations."""
+    found: list[tuple[float, Any]] = []
+    width = weights[0].width
+    if len(x) == 1:
+        for gemv in (Int4GemvConfig(*c) for c in product((1, 2, 4, 8), (32, 64, 128), (1, 2, 4))):
+            def one(i: int, c: Any = gemv) -> object:
+                return int4_gemv_triton(x, weights[i], norm, 1e-5, old, gated, x.dtype, c)
+            found.append((_timed(one, len(weights)), gemv))
+    elif len(x) <= MOST_LINES:
+        for rows, blocks, splits, warps in product((64, 128), (4, 8), (1, 2, 4), (4, 8)):
+            gemm = Int4GemmConfig(rows, blocks, splits, 3, warps)
+            if gemm.splits * gemm.blocks * 32 > width:
+                continue
+
+            def few(i: int, c: Any = gemm) -> object:
+                return int4_gemm_triton(x, weights[i], old, x.dtype, c)
+            found.append((_timed(few, len(weights)), gemm))
+    for took, config in sorted(found, key=lambda pair: pair[0])[:5]:
+        print(f"    {took:.1f} us  {config}", flush=True)
+
+
+def _timed(call: Callable[[int], object], variants: int) -> float:
+    try:
+        return microseconds(call, variants, repeats=7)
+    except Exception as error:  # the compiler's errors are of many types
+        print(f"    ({type(error).__name__}: {str(error)[:80]})")
+        return float("inf")
+
+
+def decoding(turns: int) -> None:
+    print("weights | seconds (all) | ms a token | against bfloat16 | GB on the GPU", flush=True)
+    first = 0.0
+    for name, scheme in FORMATS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            config = SHAPE if scheme is None else {**SHAPE, "quantization_config": scheme}
+            (Path(folder) / "config.json").write_text(json.dumps(config))
+            before = torch.cuda.mem_get_info()[0]
+            with sglc.Engine(folder, device="cuda", load_format="dummy", kv_tokens=4096) as engine:
+                taken = before - torch.cuda.mem_get_info()[0]
+                asked = {"max_new_tokens": 256, "temperature": 0.0, "ignore_eos": True}
+                times = []
+                for turn in range(turns + 1):
+                    engine.flush_cache()
+                    began = time.perf_counter()
+                    engine.generate(input_ids=[list(range(100, 228))], sampling=asked)
+                    if turn:
+                        times.append(time.perf_counter() - began)
+        torch.cuda.empty_cache()
+        median = statistics.median(times)
+        first = first or median
+        print(f"{name} | {median:.3f} ({', '.join(f'{t:.3f}' for t in times)}) | "
+              f"{median / 256 * 1e3:.2f} | {first / median:.2f} | {taken / 1e9:.1f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kernels", action="store_true")
+    parser.add_argument("--engine", action="store_true")
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--rows", default="1,2,16,64,256")
+    parser.add_argument("--turns", type=int, default=3)
+    args = parser.parse_args()
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}", flush=True)
+    if args.kernels or args.tune:
+        products([int(n) for n in args.rows.split(",")], args.tune)
+    if args.engine or not (args.kernels or args.tune):
+        decoding(args.turns)
+
+
+if __name__ == "__main__":
+    main()
