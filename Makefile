@@ -22,7 +22,7 @@ demo: $(READY) ## compile and run a program on a small model (fetches it the fir
 	@$(BIN)/sglc demo
 
 test: $(READY) ## the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test-slow: $(READY) ## all tests that need no GPU, with the full numbers of examples
 	$(BIN)/python -m pytest -q -m 'not gpu' --hypothesis-profile slow

@@ -22,8 +22,9 @@ LAYERS = (
     ("runtime",),
     ("backends",),
     ("trace",),
+    ("viz",),
     ("lang",),
-    ("serve", "viz", "explain", "workloads", "commands", "cli", "demo", "launch_server"),
+    ("serve", "explain", "workloads", "commands", "cli", "demo", "launch_server"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

@@ -71,8 +71,8 @@ def test_python_blocks(engine: Any, tmp_path: Path) -> None:
     assert len(printed) == len(wanted) and sum(o is not None for _, o in wanted) >= 4
     for text, (_, output) in zip(printed, wanted, strict=True):
         assert output is None or text.splitlines() == output.text.strip("\n").splitlines()
-    assert printed[-1] == printed[-2] == "True"
-    assert re.fullmatch(r"[0-9.]+", printed[-3].replace("|", "")) and printed[-3].count("|") > 2
+    assert printed[-1] == printed[-2] == printed[-3] == "True"
+    assert re.fullmatch(r"[0-9.]+", printed[-4].replace("|", "")) and printed[-4].count("|") > 2
 
 
 def test_the_first_program_is_short() -> None:
@@ -98,12 +98,33 @@ def test_compile_commands(command: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert capsys.readouterr().out or any("<svg" in text for text in written)
 
 
-@pytest.mark.parametrize("command", commands("sglc run"))
+@pytest.mark.parametrize("command", commands("sglc run "))
 def test_run_commands(command: str, monkeypatch: pytest.MonkeyPatch,
                       capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     assert cli.main([*shlex.split(command)[1:], "--temperature", "0"]) == 0
     assert "Paris" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", commands("sglc run-batch"))
+def test_run_batch_commands(command: str, monkeypatch: pytest.MonkeyPatch,
+                            tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "questions.jsonl").write_text('{"question": "Which is it?"}\n' * 3)
+    (tmp_path / "requests.jsonl").write_text(
+        '{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": '
+        '[{"role": "user", "content": "Which is it?"}], "max_tokens": 4}}\n')
+    words = shlex.split(command)[1:]
+    assert cli.main([*words, "--model", "hash", "--no-progress"]) == 0
+    rows = len((tmp_path / words[2]).read_text().splitlines())
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == rows
+
+
+@pytest.mark.parametrize("command", [*commands("sglc serve"), *commands("sglc chat")])
+def test_other_commands_have_the_flags_that_are_shown(command: str) -> None:
+    words = shlex.split(command)[1:]
+    assert cli.parser().parse_args(words).command == words[0]
 
 
 def test_make_targets_and_extras_exist() -> None:
