@@ -116,7 +116,8 @@ class HttpJson:
                 raise _error(f"{self.url} did not answer within {self.timeout:g} s", None,
                              "") from error
             raise _error(f"the connection to {self.url} failed", None,
-                         f"{type(cause).__name__}: {cause}") from error
+                         f"{type(cause).__name__}: {cause}",
+                         ("check that a server runs there; sglc serve starts one",)) from error
 
 
 class _Tries(Retry):
@@ -149,11 +150,11 @@ def _lines(response: BaseHTTPResponse) -> Iterator[bytes]:
         yield rest
 
 
-def _error(what: str, status: int | None, said: Any) -> ApiError:
+def _error(what: str, status: int | None, said: Any, fixes: tuple[str, ...] = ()) -> ApiError:
     why = said
     if isinstance(said, dict):
         inner = said.get("error")
         why = inner.get("message", said) if isinstance(inner, dict) else said
-    error = ApiError("SGLC509", what, why=str(why)[:500])
+    error = ApiError("SGLC509", what, why=str(why)[:500], fixes=fixes)
     error.status = status
     return error

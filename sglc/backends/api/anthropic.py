@@ -11,13 +11,14 @@ from sglc.backends.api.sdk import closing, import_sdk, problem
 from sglc.backends.api.target import ApiBackend
 from sglc.backends.api.turns import Begun, turns
 from sglc.config import RunOptions
-from sglc.errors import ApiError
+from sglc.errors import ApiError, LanguageError
 
 _NAME = "Anthropic"
 _OPTIONS = frozenset(("top_p", "top_k", "json_schema", "no_stop_trim"))
 # Not among the SDK's own arguments since 2.x; models that do not take them refuse with a 400.
 _SAMPLING = ("temperature", "top_p", "top_k")
 _DEFAULT = RunOptions()
+_KEYS = ("api_key", "auth_token", "credentials")  # what an SDK client may have found
 _FINISH = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 
 
@@ -32,7 +33,7 @@ class Anthropic(ApiBackend):
     Text outside of messages is sent as one user message (as SGLang does).  Blank stop strings
     (a newline), which the API refuses, are cut off here.  Other keywords are the SDK client's.
 
-    Raises LanguageError SGLC010 without the SDK ("anthropic" extra).
+    Raises LanguageError SGLC010 without the SDK ("anthropic" extra) or without a key.
     """
 
     def __init__(self, model_name: str, *, api_key: str | None = None,
@@ -45,6 +46,11 @@ class Anthropic(ApiBackend):
         if api_key is not None:
             client["api_key"] = api_key
         self.client = sdk.AsyncAnthropic(max_retries=max_retries, timeout=timeout, **client)
+        if not client and not any(getattr(self.client, name, None) for name in _KEYS):
+            # The SDK itself says so at the first call only.
+            raise LanguageError("SGLC010", "the Anthropic client cannot be made",
+                                why="there is no API key",
+                                fixes=("set ANTHROPIC_API_KEY, or give api_key=",))
         can = Capabilities(_NAME, _OPTIONS, max_stops=8, blank_stops=False, text_as_user=True,
                            continues=continues, max_temperature=1.0)
         super().__init__(_Messages(self.client, model_name, can), max_concurrent=max_concurrent)
