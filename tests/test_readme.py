@@ -5,14 +5,9 @@
 
 from __future__ import annotations
 
-import io
 import re
-import runpy
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,51 +15,18 @@ import pytest
 
 import sglc as sgl
 from sglc import cli
+from tests import documents
+from tests.documents import expected, outputs, rewrite
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-MARK = "\x1e"  # printed after each block
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block: its language, its text, and where the text is in the README."""
-
-    language: str
-    text: str
-    start: int
-    end: int
-
-
-def blocks(readme: str) -> list[Block]:
-    return [Block(m[1], m[2], m.start(2), m.end(2))
-            for m in re.finditer(r"^```(\w+)\n(.*?)^```$", readme, re.M | re.S)]
-
-
-def expected(readme: str) -> Iterator[tuple[Block, Block | None]]:
-    """Every python block, with the text block right after it that shows its output."""
-    found = blocks(readme)
-    for i, block in enumerate(found):
-        if block.language == "python":
-            after = found[i + 1] if i + 1 < len(found) else None
-            yield block, after if after is not None and after.language == "text" else None
-
-
-def outputs(readme: str, folder: Path) -> list[str]:
-    """What each python block prints, all run in order as one script."""
-    script = folder / "readme.py"
-    script.write_text("".join(f"{b.text}\nprint({MARK!r})\n" for b, _ in expected(readme)))
-    said = io.StringIO()
-    with redirect_stdout(said):
-        runpy.run_path(str(script))
-    return [text.strip("\n") for text in said.getvalue().split(MARK)[:-1]]
 
 
 def test_python_blocks(engine: Any, tmp_path: Path) -> None:
     readme = README.read_text()
     sgl.set_default_backend(engine)
     try:
-        printed = outputs(readme, tmp_path)
+        printed = outputs(readme, tmp_path, "readme")
     finally:
         sgl.set_default_backend(None)
     wanted = list(expected(readme))
@@ -81,13 +43,10 @@ def test_the_first_program_is_short() -> None:
 
 
 def commands(starting: str) -> list[str]:
-    lines = [line for b in blocks(README.read_text()) if b.language == "console"
-             for line in b.text.splitlines()]
-    assert lines and all(line.startswith("$ ") for line in lines)
-    return [line[2:] for line in lines if line[2:].startswith(starting)]
+    return documents.commands(README.read_text(), starting)
 
 
-@pytest.mark.parametrize("command", commands("sglc compile"))
+@pytest.mark.parametrize("command", [*commands("sglc compile"), *commands("sglc viz")])
 def test_compile_commands(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
                           capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
@@ -149,18 +108,9 @@ def test_the_map_is_complete() -> None:
         assert (ROOT / "sglc" / name).exists(), name
 
 
-def rewrite(run: Callable[[str], list[str]]) -> None:
-    """Put what the blocks print now into the README."""
-    readme = README.read_text()
-    for text, (_, output) in reversed(list(zip(run(readme), expected(readme), strict=True))):
-        if output is not None:
-            readme = readme[:output.start] + text + "\n" + readme[output.end:]
-    README.write_text(readme)
-
-
 if __name__ == "__main__":
     import tempfile
 
     with tempfile.TemporaryDirectory() as place:
-        rewrite(lambda readme: outputs(readme, Path(place)))
+        rewrite(README, lambda readme: outputs(readme, Path(place), "readme"))
     sys.stdout.write(f"{README} written\n")
