@@ -62,14 +62,20 @@ class Canonical:
     def tokens(self, constraint: Any, state: Any, ids: array[int], start: int) -> tuple[int, ...]:
         """The tokens that must come next, where `ids[start:]` have been generated and led to
         `state`; none where there is a choice at once."""
+        return self.look(constraint, state, ids, start)[0]
+
+    def look(self, constraint: Any, state: Any, ids: array[int],
+             start: int) -> tuple[tuple[int, ...], int | None]:
+        """The same, and how many ids at the end decide about it; None if where the text begins
+        does too."""
         forced = constraint.jump(state)
         if not forced:
-            return ()
-        before = self._before(ids, start, forced[:1])
+            return (), 0
+        before, count = self._before(ids, start, forced[:1])
         found: tuple[int, ...] = self._known.get(
             (constraint, state, before),
             lambda: tuple(self._tokens(constraint, state, before, forced)))
-        return found
+        return found, count
 
     def first(self, constraint: Any) -> tuple[int, ...]:
         """The tokens that every generation under the constraint begins with."""
@@ -107,9 +113,10 @@ class Canonical:
         alone = not word & (word - 1) and token < self._size and token not in self._barred
         return token if alone else -1
 
-    def _before(self, ids: array[int], start: int, then: bytes) -> bytes:
+    def _before(self, ids: array[int], start: int, then: bytes) -> tuple[bytes, int | None]:
         """The last `_CONTEXT` bytes generated, extended to begin with a token and a character, or
-        as many of them as can make a difference if `then` follows."""
+        as many of them as can make a difference if `then` follows; of how many ids they are, None
+        if of all."""
         table, sure_border = self._table, self._sure_border
         at, data = len(ids), b""
         while at > start and (len(data) < _CONTEXT or data[0] & 0xC0 == 0x80):
@@ -117,8 +124,8 @@ class Canonical:
             data = table[ids[at]] + data
             border = sure_border(data + then)
             if border:
-                return data[border:]
-        return data
+                return data[border:], len(ids) - at
+        return data, len(ids) - at if at > start else None
 
     def _pieces(self, text: str, data: bytes, start: int) -> list[tuple[int, int]]:
         """The tokens of `text`, the bytes `data`, that begin at or after byte `start`, with

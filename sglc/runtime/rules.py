@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,17 +24,33 @@ from sglc.grammar.tables import TokenTables, token_tables
 _log = logging.getLogger("sglc.runtime")
 
 _STATES = 1 << 12  # states of a constraint that are remembered
+_RUNS = 1 << 14  # and runs
+_LONGEST = 256  # tokens of a run
 _RULES = 256  # constraints that are
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outlook:
     """What may follow in a state.  words: the mask.  open: whether it has a token but EOS.  sole:
-    the only token, -1 if there are more."""
+    the only token, -1 if there are more.  choice: a run of no tokens that ends here, if a token is
+    to be drawn here for sure; None if that is not known.  kinds: token -> class, and after: class
+    -> number of the next state, where there are tables."""
 
+    state: Any
     words: np.ndarray
     open: bool
     sole: int
+    choice: Run | None = None
+    kinds: memoryview | None = None
+    after: memoryview | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Tokens without alternative, and where they lead: to a choice."""
+
+    tokens: tuple[int, ...]
+    end: Outlook
 
 
 @dataclass(slots=True)
@@ -63,6 +80,8 @@ class Rule:
         self.uses = 0
         self._open_ids = open_ids
         self._moves: dict[tuple[Any, int], Any] = {}
+        self._states: list[Any] = []  # by number
+        self._runs: dict[tuple[Any, int], Run | None] = {}  # by state and the token before
         # States of other kinds may be large, and their masks their own.
         self._known: dict[int, Outlook] | None = (
             {} if isinstance(constraint, FsmConstraint) else None)
@@ -72,22 +91,88 @@ class Rule:
         known = self._known
         found = None if known is None else known.get(state)
         if found is None:
-            words = self._mask(state)
-            found = Outlook(words, bool((words & self._open_ids).any()),
-                            self.canonical.sole(words))
+            found = self._look(state)
             if known is not None:
+                if found.open and found.sole < 0 and not self.constraint.jump(state):
+                    found.choice = Run((), found)
                 if len(known) >= _STATES:
                     known.clear()
+                    self._runs.clear()  # they keep states too
                 known[state] = found
         return found
 
-    def _mask(self, state: Any) -> np.ndarray:
-        number = None if self.tables is None else self.numbers.get(state)
-        if self.tables is None or number is None:
+    def _look(self, state: Any) -> Outlook:
+        tables, kinds, after = self.tables, None, None
+        number = None if tables is None else self.numbers.get(state)
+        if tables is None or number is None:
             words: np.ndarray = self.constraint.mask(state)
         else:  # a mask that nobody has asked for yet may take long to make
-            words = self.tables.rows[self.tables.row_id[number]]
-        return words
+            words = tables.rows[tables.row_id[number]]
+            kinds = tables.class_of_token[tables.group[number]].data
+            after = tables.next[tables.offset[number]:].data
+        return Outlook(state, words, bool((words & self._open_ids).any()),
+                       self.canonical.sole(words), None, kinds, after)
+
+    @property
+    def swift(self) -> bool:
+        """Whether `leap` can be asked."""
+        return self._known is not None
+
+    def leap(self, state: Any, token: int, ids: array[int], start: int) -> Run | None:
+        """The tokens without alternative after `token`, which was drawn in `state` after
+        `ids[start:]`; None where it is not allowed, or the text ends, or they are many."""
+        here = self.outlook(state)
+        if here.kinds is None or here.after is None:
+            state = self.constraint.advance(state, token)
+            if state is None:
+                return None
+        else:
+            number = here.after[here.kinds[token]]
+            if number < 0:
+                return None
+            state = self._states[number]
+        there = self.outlook(state)
+        if there.choice is not None:
+            return there.choice
+        key = state, token
+        if key in self._runs:
+            return self._runs[key]
+        run, alone = self._run(there, token, ids, start)
+        if alone:
+            if len(self._runs) >= _RUNS:
+                self._runs.clear()
+            self._runs[key] = run
+        return run
+
+    def _run(self, at: Outlook, token: int, ids: array[int],
+             start: int) -> tuple[Run | None, bool]:
+        """The run from `at` on, where `token` has just led; whether it is the same whatever came
+        before the token."""
+        text = ids[start:]
+        before = len(text)
+        text.append(token)
+        first = len(text)
+        alone = True
+        while at.open and len(text) < first + _LONGEST:
+            dictated, count = self.canonical.look(self.constraint, at.state, text, 0)
+            alone = alone and count is not None and count <= len(text) - before
+            state = at.state
+            for one in dictated:
+                state = self.dictated(state, one)
+                if state is None:
+                    return None, alone
+            text.extend(dictated)
+            at = self.outlook(state)
+            if not at.open:
+                break
+            if at.sole < 0:
+                return Run(tuple(text[first:]), at), alone
+            text.append(at.sole)
+            after = self.dictated(state, at.sole)
+            if after is None:
+                break
+            at = self.outlook(after)
+        return None, alone
 
     def dictated(self, state: Any, token: int) -> Any:
         """The state after a token of the canonical rule; remembered, as there are few."""
@@ -102,8 +187,10 @@ class Rule:
         """Make the tables, if they do not get too large."""
         tables = token_tables(self.constraint)
         if tables is not None:
-            self.numbers = {state: i for i, state in enumerate(tables.states.tolist())}
+            self._states = tables.states.tolist()
+            self.numbers = {state: i for i, state in enumerate(self._states)}
             self.tables = tables
+            self._known = {}  # those made from now on know the tables
 
 
 class Rules:

@@ -42,8 +42,8 @@ class Sequence:
                  "finished", "forced", "group", "ids", "jumps", "known", "last", "limit", "match",
                  "matched", "node", "number", "own", "pos", "private", "prompt_len",
                  "rank", "reason", "reports", "request", "retracted", "rides", "root", "rule",
-                 "sampled_at", "score_end", "scores", "started", "state", "sure", "target",
-                 "tight", "want", "watcher")
+                 "sampled_at", "score_end", "scores", "started", "state", "sure", "swift",
+                 "target", "tight", "want", "watcher")
 
     def __init__(self, request: Request, arrival: int, *, ids: array[int], root: Node,
                  private: bool, target: int, want: int, score_end: int, limit: int) -> None:
@@ -94,6 +94,7 @@ class Sequence:
         self.ahead: list[int] = []  # tokens dictated by the canonical rule, the next one last
         self.dictated = False  # whether the last token was one of them
         self.sure = -1  # the only token that can come next, if it is known
+        self.swift = False  # whether nothing but the constraint looks at single tokens
 
     def configure(self, draw: Draw, end_ids: frozenset[int],
                   watcher: StopWatcher | None) -> None:
@@ -110,6 +111,8 @@ class Sequence:
         self.jumps = jumps
         if jumps:  # else single tokens are dictated, which a device's tables do not tell
             self.draw.rule = rule
+            self.swift = (rule.swift and self.watcher is None and self.draw.tally is None
+                          and not self.request.held)
         if not self._enter(rule, rule.constraint.start()) and self._jump():
             return
         if self.forced:
@@ -204,7 +207,38 @@ class Sequence:
             return self.fail(self._impossible(token))
         self.sampled_at = len(self.ids)
         self.decoding = True
+        if self.swift and self.rule is not None and self._leap(self.rule, token):
+            if report is not None:
+                self.reports.append(report)
+            return False
         return self._take(token, report) or (self.jumps and self._jump())
+
+    def _leap(self, rule: Rule, token: int) -> bool:
+        """Take a token and all that must follow it at once; false, and nothing is done, if it
+        might be finished by them."""
+        if token in self.end_ids:
+            return False
+        began = time.perf_counter()
+        run = rule.leap(self.state, token, self.ids, self.prompt_len)
+        there = False
+        if run is not None:
+            tokens = run.tokens
+            count = 1 + len(tokens)
+            there = self.count + count < self.limit and (
+                count == 1 or self.end_ids.isdisjoint(tokens))
+            if there:
+                self.ids.append(token)
+                if tokens:
+                    self.ids.extend(tokens)
+                    self.forced += count - 1
+                    rule.clock.jumps += count - 1
+                self.count += count
+                end, draw = run.end, self.draw
+                self.state = draw.state = end.state
+                draw.words = end.words
+                draw.index += count
+        rule.clock.seconds += time.perf_counter() - began
+        return there
 
     def _jump(self) -> bool:
         """Take the tokens that must come next; whether the sequence is finished."""

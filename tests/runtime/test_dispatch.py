@@ -38,9 +38,9 @@ def quiet(model: Any) -> None:
 
 
 def simulate(program: Any, rows: Any, kv: int, policy: str = "planned", mode: str = "compiled",
-             budget: int = 512) -> Measured:
+             budget: int = 512, tokenizer: str = "small") -> Measured:
     """Eager rows run all at once, as a caller who tunes `num_threads` would have them."""
-    with sglc.HashModel("small", kv_tokens=kv, policy=policy, max_batch_tokens=budget) as model:
+    with sglc.HashModel(tokenizer, kv_tokens=kv, policy=policy, max_batch_tokens=budget) as model:
         found = measure(program, rows, model, mode, threads=len(rows))
         quiet(model)
     assert found.errors == 0
@@ -89,14 +89,15 @@ def test_prefill_at_the_bound_at_full_size(name: str) -> None:
     workload = WORKLOADS[name]
     size = replace(workload.full, latency=min(workload.full.latency, 0.02))
     program, rows = workload.program(size), workload.batch(size, 0)
-    full = simulate(program, rows, 1 << 23, budget=2048)
+    real = {"budget": 2048, "tokenizer": "smollm2"}
+    full = simulate(program, rows, 1 << 23, **real)
     assert full.prefill == full.bound
-    half = simulate(program, rows, room(full, 0.5), budget=2048)
+    half = simulate(program, rows, room(full, 0.5), **real)
     assert half.ratio <= 1.05 and half.retractions == 0
     if name in ("tree", "debate-shuffled"):
-        quarter = simulate(program, rows, room(full, 0.25), budget=2048)
+        quarter = simulate(program, rows, room(full, 0.25), **real)
         assert quarter.ratio <= 1.1 and quarter.retractions == 0
-        lpm = simulate(program, rows, room(full, 0.25), "lpm", "eager", 2048)
+        lpm = simulate(program, rows, room(full, 0.25), "lpm", "eager", **real)
         assert lpm.ratio >= 2
 
 

@@ -57,7 +57,7 @@ class Later(Launcher):
         ids[stands] = self.last[::-1][-1 - ids[stands]]
         early = {seq for seq, _ in step.samples if seq.ids[-1] < 0}
         self.ahead += bool(early)
-        self.tables.hold([seq.draw for seq, _ in step.samples])
+        self.tables.hold([seq.draw.rule for seq, _ in step.samples])
         masks = {seq: seq.draw.words for seq in early}
         for seq in early:
             seq.draw.words = self._words(seq)

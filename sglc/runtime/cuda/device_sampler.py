@@ -106,14 +106,16 @@ class DeviceSampler:
             logits = logits.clone()
             add_bias(logits, draws)
         rows = len(draws)
-        numbers = np.zeros((9, rows), np.int64)
+        numbers = np.zeros((11, rows), np.int64)
         numbers[:3] = plain_draws(draws, early)
-        floats = numbers[3:8].view(np.float64)
-        for i, draw in enumerate(draws):
-            p = draw.params
-            floats[:, i] = (p.top_p, p.min_p, p.repetition_penalty, p.frequency_penalty,
-                            p.presence_penalty)
-            numbers[8, i] = max(p.top_k, 0) if p.top_k < self._width else 0
+        params = [draw.params for draw in draws]
+        numbers[3:8].view(np.float64)[:] = np.array([
+            (p.top_p, p.min_p, p.repetition_penalty, p.frequency_penalty, p.presence_penalty)
+            for p in params]).T
+        numbers[8] = [max(p.top_k, 0) if p.top_k < self._width else 0 for p in params]
+        began = time.perf_counter()
+        ruled = bool(flags & WORDS) and self._places(draws, after, numbers[9:])
+        self.mask_seconds += time.perf_counter() - began
         there = self._upload(numbers)
         real = there[3:8].view(torch.float64)
         penalties = tally = tally_row = None
@@ -123,36 +125,46 @@ class DeviceSampler:
         masks = self._one
         if flags & (WORDS | HOLD | ALLOW):
             began = time.perf_counter()
-            masks = self._masks(draws, early, after, drawn)
+            masks = self._masks(draws, flags, early, drawn, there[9:] if ruled else None)
             self.mask_seconds += time.perf_counter() - began
         return self._kernels.sample(logits, masks, Draws(
             there[2].view(torch.float64), there[0], there[1], there[8].int(), real[0], real[1],
             penalties, tally, tally_row, bool(flags & FILTER)))
 
-    def _masks(self, draws: Sequence[Draw], early: Sequence[bool], after: Sequence[int],
-               drawn: Tensor) -> Tensor:
-        """int32 (R, words): what each row may draw."""
+    def _places(self, draws: Sequence[Draw], after: Sequence[int], to: np.ndarray) -> bool:
+        """Write each row's table, state and `after` into `to`, int64 (2, R), as int32; whether a
+        row has a table."""
+        rules = dict.fromkeys([d.rule for d in draws])
+        self._tables.hold(rules)
+        tables = {rule: (self._tables.number(rule), rule.numbers)
+                  for rule in rules if rule is not None and rule.there}
+        if not tables:
+            return False
+        table, state, behind = to.view(np.int32).reshape(4, len(draws))[:3]
+        if len(rules) == 1:
+            (number, numbers), = tables.values()
+            table[:] = number
+            state[:] = [numbers[d.state] for d in draws]
+            behind[:] = after
+        else:
+            found = [tables.get(d.rule) for d in draws]  # type: ignore[call-overload]
+            table[:] = [-1 if one is None else one[0] for one in found]
+            state[:] = [-1 if one is None else one[1][d.state]
+                        for d, one in zip(draws, found, strict=True)]
+            behind[:] = [-1 if one is None else i for i, one in zip(after, found, strict=True)]
+        return True
+
+    def _masks(self, draws: Sequence[Draw], flags: int, early: Sequence[bool], drawn: Tensor,
+               places: Tensor | None) -> Tensor:
+        """int32 (R, words): what each row may draw.  flags: any row's.  places: from `_places`, on
+        the device."""
+        none: list[list[int]] = [[]] * len(draws)
         spared = [[i for i in d.allow if i in self._never and i < self._vocab]
-                  if d.flags & ALLOW else [] for d in draws]
+                  if d.flags & ALLOW else [] for d in draws] if flags & ALLOW else none
         held = [[i for i in d.hold if 0 <= i < self._vocab]
                 if d.flags & HOLD and d.index + more < d.params.min_tokens else []
-                for d, more in zip(draws, early, strict=True)]
-        self._tables.hold(draws)
-        of: dict[int, int] = {}
-        kept: list[np.ndarray] = []
-        row_of = np.full(len(draws), -1, np.int32)
-        places = np.full((3, len(draws)), -1, np.int32)  # table, state, after
-        ruled = False
-        for i, d in enumerate(draws):
-            if d.rule is not None and d.rule.there:
-                places[:, i] = self._tables.number(d.rule), d.rule.numbers[d.state], after[i]
-                ruled = True
-            elif d.flags & WORDS and d.words is not None:
-                at = of.get(id(d.words))
-                if at is None:
-                    at = of[id(d.words)] = len(kept)
-                    kept.append(d.words)
-                row_of[i] = at
+                for d, more in zip(draws, early, strict=True)] if flags & HOLD else none
+        kept, row_of = _words(draws)
         words = None
         if kept:
             staged = staging(len(kept) * self._words, self._device, torch.int32)
@@ -162,8 +174,10 @@ class DeviceSampler:
                 line[:n] = mask[:n].view(np.int32)
                 line[n:] = 0
             words = staged.to(self._device, non_blocking=True).view(len(kept), self._words)
-        tables, there = (self._tables.packed, self._upload(places)) if ruled else (None, None)
-        table, state, behind = (None, None, None) if there is None else there
+        tables = table = state = behind = None
+        if places is not None:
+            tables = self._tables.packed
+            table, state, behind = places.view(torch.int32).view(4, len(draws))[:3]
         return self._kernels.row_masks(MaskRows(
             self._base, self._ids(spared), self._ids(held), tables, table, state, words,
             self._upload(row_of) if kept else None, drawn, behind))
@@ -171,7 +185,9 @@ class DeviceSampler:
     def _ids(self, lists: Sequence[Sequence[int]]) -> Tensor:
         """int32 (R, n), filled up with -1; n is 0 or a power of two."""
         most = max(map(len, lists), default=0)
-        out = np.full((len(lists), 1 << (most - 1).bit_length() if most else 0), -1, np.int32)
+        if not most:
+            return torch.empty((len(lists), 0), dtype=torch.int32, device=self._device)
+        out = np.full((len(lists), 1 << (most - 1).bit_length()), -1, np.int32)
         for line, ids in zip(out, lists, strict=True):
             line[:len(ids)] = ids
         return self._upload(out)
@@ -198,3 +214,18 @@ class DeviceSampler:
         staged = staging(array.size, self._device, kind)
         staged.numpy()[:] = array.reshape(-1)
         return staged.to(self._device, non_blocking=True).view(array.shape)
+
+
+def _words(draws: Sequence[Draw]) -> tuple[list[np.ndarray], np.ndarray]:
+    """The masks of rows whose tables are not there, each once, and which is whose, int32 (R,)."""
+    of: dict[int, int] = {}
+    kept: list[np.ndarray] = []
+    row_of = np.full(len(draws), -1, np.int32)
+    for i, d in enumerate(draws):
+        if d.flags & WORDS and d.words is not None and not (d.rule is not None and d.rule.there):
+            at = of.get(id(d.words))
+            if at is None:
+                at = of[id(d.words)] = len(kept)
+                kept.append(d.words)
+            row_of[i] = at
+    return kept, row_of

@@ -14,7 +14,6 @@ import torch
 
 from sglc.kernels.fsm import FsmTables, pack_tables
 from sglc.runtime.rules import Rule
-from sglc.runtime.sampler import Draw
 
 _BYTES = 128 << 20
 _TABLES = 64
@@ -37,10 +36,10 @@ class DeviceTables:
         """Which of `packed` is the rule's, which must be `there`."""
         return self._number[rule]
 
-    def hold(self, draws: Iterable[Draw]) -> None:
-        """Let the tables of these draws be there, as far as there is room.  Those that are there
+    def hold(self, rules: Iterable[Rule | None]) -> None:
+        """Let the tables of these rules be there, as far as there is room.  Those that are there
         already stay."""
-        needed = {d.rule: None for d in draws if d.rule is not None and d.rule.tables is not None}
+        needed = {rule: None for rule in rules if rule is not None and rule.tables is not None}
         if all(rule.there for rule in needed):
             return
         stay = [rule for rule in needed if rule.there]
