@@ -66,10 +66,10 @@ def commands(document: str, starting: str) -> list[str]:
     return [line[2:] for line in lines if line[2:].startswith(starting)]
 
 
-def rewrite(path: Path, run: Callable[[str], list[str]]) -> None:
-    """Put what the blocks print now into a document."""
+def rewrite(path: Path, run: Callable[[str], list[str]], language: str = "python") -> None:
+    """Put what the blocks of a language print now into a document."""
     document = path.read_text(encoding="utf-8")
-    printed = list(zip(run(document), expected(document), strict=True))
+    printed = list(zip(run(document), expected(document, language), strict=True))
     for text, (_, output) in reversed(printed):
         if output is not None:
             text = "\n".join([line.rstrip() for line in text.splitlines()])
