@@ -85,15 +85,14 @@ def _tune(x: torch.Tensor, weights: list[Any], norm: Any, old: Any, gated: bool)
     found: list[tuple[float, Any]] = []
     width = weights[0].width
     if len(x) == 1:
-        tried = product((2, 4) if gated else (4, 8), (2, 4), (2, 4, 8))
-        for gemv in (Int4GemvConfig(*c) for c in tried):
+        for gemv in (Int4GemvConfig(*c) for c in product((1, 2, 4, 8), (32, 64, 128), (1, 2, 4))):
             def one(i: int, c: Any = gemv) -> object:
                 return int4_gemv_triton(x, weights[i], norm, 1e-5, old, gated, x.dtype, c)
             found.append((_timed(one, len(weights)), gemv))
     elif len(x) <= MOST_LINES:
-        for rows, pieces, splits, warps in product((64, 128), (4, 8), (1, 2, 4), (4, 8)):
-            gemm = Int4GemmConfig(rows, pieces, splits, 3, warps)
-            if gemm.splits * gemm.pieces * 32 > width:
+        for rows, blocks, splits, warps in product((64, 128), (4, 8), (1, 2, 4), (4, 8)):
+            gemm = Int4GemmConfig(rows, blocks, splits, 3, warps)
+            if gemm.splits * gemm.blocks * 32 > width:
                 continue
 
             def few(i: int, c: Any = gemm) -> object:

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sglc.kernels.int4_pack import PIECE, PackedInt4, code
+from sglc.kernels.int4_pack import BLOCK, PackedInt4, code
 from sglc.kernels.overlap import let_next_start, overlap, wait_for_inputs
 
 FEWEST_LINES, MOST_LINES = 16, 64
@@ -22,11 +22,11 @@ SMALLEST_TILE = 16
 
 
 class Int4GemmConfig(NamedTuple):
-    """A tile's rows of the weight, pieces at a time, in how many parts they are split, and how
+    """A tile's rows of the weight, blocks at a time, in how many parts they are split, and how
     many loads are under way."""
 
     rows: int
-    pieces: int
+    blocks: int
     splits: int
     stages: int
     warps: int
@@ -41,35 +41,30 @@ def _finish(y, residual_ptr, out_ptr, offsets, inside, RESIDUAL: tl.constexpr):
 
 @triton.jit(do_not_specialize=["lines"])
 def _kernel(x_ptr, words_ptr, scales_ptr, zeros_ptr, residual_ptr, out_ptr, parts_ptr,
-            arrived_ptr, lines, pieces, per_group, outs, PER_SPLIT, ROWS: tl.constexpr,
-            PIECES: tl.constexpr, SPAN: tl.constexpr, LINES: tl.constexpr, SPLITS: tl.constexpr,
+            arrived_ptr, lines, blocks, groups, per_group, outs, PER_SPLIT, ROWS: tl.constexpr,
+            BLOCKS: tl.constexpr, LINES: tl.constexpr, SPLITS: tl.constexpr,
             STAGES: tl.constexpr, RESIDUAL: tl.constexpr, OVERLAP: tl.constexpr):
     wait_for_inputs(OVERLAP)
     tile, split = tl.program_id(0), tl.program_id(1)
     row = tile * ROWS + tl.arange(0, ROWS)
     line = tl.arange(0, LINES)
-    at = tl.arange(0, PIECES * 4)  # words
-    WORDS: tl.constexpr = SPAN // 8
-    exists = (row < outs)[:, None]
+    at = tl.arange(0, BLOCKS * 4)  # words
     start = tl.minimum(row, outs - 1).to(tl.int64)[:, None]
     y = tl.zeros([ROWS, LINES], tl.float32)
     first = split * PER_SPLIT
-    for piece in tl.range(first, tl.minimum(first + PER_SPLIT, pieces), PIECES,
+    for block in tl.range(first, tl.minimum(first + PER_SPLIT, blocks), BLOCKS,
                           num_stages=STAGES):
-        word = piece * 4 + at
-        inside = word < pieces * 4
-        w = tl.load(words_ptr + start * (pieces * 4) + word[None, :], mask=inside[None, :],
+        word = block * 4 + at
+        inside = word < blocks * 4
+        w = tl.load(words_ptr + start * (blocks * 4) + word[None, :], mask=inside[None, :],
                     other=0)
-        group = (word // 4 // per_group * outs)[None, :] + row[:, None]
-        there = inside[None, :] & exists
-        scale = tl.load(scales_ptr + group, mask=there, other=0.0).to(tl.float32)
-        zero = tl.load(zeros_ptr + group, mask=there, other=0).to(tl.float32)
+        group = start * groups + (word // 4 // per_group)[None, :]
+        scale = tl.load(scales_ptr + group, mask=inside[None, :], other=0.0).to(tl.float32)
+        zero = tl.load(zeros_ptr + group, mask=inside[None, :], other=0).to(tl.float32)
         after_even, after_odd = -(256.0 + zero) * scale, -(16.0 + zero) * scale
-        column = word // WORDS * SPAN + word % WORDS
-        x_at = x_ptr + line[None, :] * (pieces * 32) + column[:, None]
+        piece = x_ptr + line[None, :] * (blocks * 32) + (word // 4 * 32 + word % 4)[:, None]
         for j in tl.static_range(8):
-            x = tl.load(x_at + WORDS * j, mask=inside[:, None] & (line < lines)[None, :],
-                        other=0.0)
+            x = tl.load(piece + 4 * j, mask=inside[:, None] & (line < lines)[None, :], other=0.0)
             if j % 2 == 1:
                 value = code(w, j) * scale + after_odd
             else:
@@ -77,7 +72,7 @@ def _kernel(x_ptr, words_ptr, scales_ptr, zeros_ptr, residual_ptr, out_ptr, part
             y = tl.dot(value.to(x.dtype), x, y, input_precision="ieee")
     let_next_start(OVERLAP)
     offsets = line[None, :] * outs + row[:, None]
-    stored = exists & (line < lines)[None, :]
+    stored = (row < outs)[:, None] & (line < lines)[None, :]
     if SPLITS == 1:
         _finish(y, residual_ptr, out_ptr, offsets, stored, RESIDUAL)
     else:
@@ -105,17 +100,17 @@ def int4_gemm_triton(x: Tensor, weight: PackedInt4, residual: Tensor | None,
 
     T is at most MOST_LINES.  Products of one weight must not run at the same time.
     """
-    outs, pieces = weight.outs, weight.width // PIECE
+    outs, blocks = weight.outs, weight.width // BLOCK
     lines = max(FEWEST_LINES, triton.next_power_of_2(len(x)))
     c = config or int4_gemm_config(outs, weight.width, lines)
     out = x.new_empty(len(x), outs, dtype=out_dtype) if residual is None else residual
     tiles = triton.cdiv(outs, c.rows)
     size = tiles * c.splits * c.rows * lines if c.splits > 1 else 0
     parts = x.new_empty(size, dtype=torch.float32) if size else out
-    per_split = triton.cdiv(pieces, c.pieces * c.splits) * c.pieces
+    per_split = triton.cdiv(blocks, c.blocks * c.splits) * c.blocks
     _kernel[(tiles, c.splits)](
         x, weight.words, weight.scales, weight.zeros, out, out, parts, weight.arrived, len(x),
-        pieces, weight.group_size // PIECE, outs, per_split, ROWS=c.rows, PIECES=c.pieces,
-        SPAN=weight.span, LINES=lines, SPLITS=c.splits, STAGES=c.stages,
+        blocks, weight.scales.shape[1], weight.blocks_per_group, outs, per_split, ROWS=c.rows,
+        BLOCKS=c.blocks, LINES=lines, SPLITS=c.splits, STAGES=c.stages,
         RESIDUAL=residual is not None, num_warps=c.warps, **overlap(x))
     return out

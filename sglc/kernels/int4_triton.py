@@ -6,7 +6,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sglc.kernels.gathered_triton import gathered_triton
 from sglc.kernels.int4 import Int4Matrix
 from sglc.kernels.int4_gemm_triton import MOST_LINES, SMALLEST_TILE, int4_gemm_triton
 from sglc.kernels.int4_gemv_triton import int4_gemv_triton
@@ -24,12 +23,12 @@ def pack_int4_triton(matrix: Int4Matrix) -> PackedInt4 | None:
 def int4_linear_triton(x: Tensor, weight: PackedInt4, norm: Tensor | None, eps: float,
                        residual: Tensor | None, gated: bool, out_dtype: torch.dtype) -> Tensor:
     """`fused_linear` for contiguous x (T, in)."""
-    if weight.order is not None:
-        x, norm = gathered_triton(x, weight.order, norm, eps), None
     if len(x) == 1:
         return int4_gemv_triton(x, weight, norm, eps, residual, gated, out_dtype)
     if norm is not None:
         x = rms_norm_triton(x, norm, eps)
+    if weight.order is not None:
+        x = x.index_select(1, weight.order)
     # A gate is applied to what was rounded to the type of x, as with a dense weight.
     kind = x.dtype if gated else out_dtype
     if 0 < len(x) <= MOST_LINES:
