@@ -24,6 +24,7 @@ from sglc.grammar.token_index import Recent, TokenIndex
 from sglc.tokens.tokenizer import Tokenizer
 
 _CONTEXT = 32  # bytes of text (at least, if there are as many) that tokenizing looks back on
+_AT_ONCE = 6  # tokens that it looks at first
 _KEPT = 512  # remembered ends of forced text
 _REMEMBERED = 4096  # remembered answers
 
@@ -39,7 +40,7 @@ class Canonical:
         vocab = TokenIndex.of(tokenizer).vocab
         self._encode = tokenizer.encode
         self._sure_border = tokenizer.sure_border
-        self._table = tokenizer.byte_table
+        self.table = tokenizer.byte_table
         self._size = vocab_size
         self._barred = tokenizer.special_ids | tokenizer.eos_ids
         self._longest = vocab.longest
@@ -62,20 +63,17 @@ class Canonical:
     def tokens(self, constraint: Any, state: Any, ids: array[int], start: int) -> tuple[int, ...]:
         """The tokens that must come next, where `ids[start:]` have been generated and led to
         `state`; none where there is a choice at once."""
-        return self.look(constraint, state, ids, start)[0]
-
-    def look(self, constraint: Any, state: Any, ids: array[int],
-             start: int) -> tuple[tuple[int, ...], int | None]:
-        """The same, and how many ids at the end decide about it; None if where the text begins
-        does too."""
         forced = constraint.jump(state)
         if not forced:
-            return (), 0
-        before, count = self._before(ids, start, forced[:1])
+            return ()
+        return self.after(constraint, state, self.before(ids, start, forced[:1])[0], forced)
+
+    def after(self, constraint: Any, state: Any, before: bytes, forced: bytes) -> tuple[int, ...]:
+        """The tokens that must come next after the text `before`, where `forced` must."""
         found: tuple[int, ...] = self._known.get(
             (constraint, state, before),
             lambda: tuple(self._tokens(constraint, state, before, forced)))
-        return found, count
+        return found
 
     def first(self, constraint: Any) -> tuple[int, ...]:
         """The tokens that every generation under the constraint begins with."""
@@ -113,26 +111,30 @@ class Canonical:
         alone = not word & (word - 1) and token < self._size and token not in self._barred
         return token if alone else -1
 
-    def _before(self, ids: array[int], start: int, then: bytes) -> tuple[bytes, int | None]:
+    def before(self, ids: array[int], start: int, then: bytes) -> tuple[bytes, bool]:
         """The last `_CONTEXT` bytes generated, extended to begin with a token and a character, or
-        as many of them as can make a difference if `then` follows; of how many ids they are, None
-        if of all."""
-        table, sure_border = self._table, self._sure_border
+        as many of them as can make a difference if `then` follows; and whether it is these: then
+        they are the same however the text is cut into tokens."""
+        table, sure_border = self.table, self._sure_border
+        data = b"".join([table[i] for i in ids[max(start, len(ids) - _AT_ONCE):]])
+        border = sure_border(data + then)
+        if border and len(data) - border < _CONTEXT:
+            return data[border:], True
         at, data = len(ids), b""
         while at > start and (len(data) < _CONTEXT or data[0] & 0xC0 == 0x80):
             at -= 1
             data = table[ids[at]] + data
             border = sure_border(data + then)
             if border:
-                return data[border:], len(ids) - at
-        return data, len(ids) - at if at > start else None
+                return data[border:], len(data) - border < _CONTEXT
+        return data, False
 
     def _pieces(self, text: str, data: bytes, start: int) -> list[tuple[int, int]]:
         """The tokens of `text`, the bytes `data`, that begin at or after byte `start`, with
         where they end; none if there is no border at `start`, or they do not spell `data`."""
         at, out = 0, []
         for token in self._encode(text):
-            piece = self._table[token]
+            piece = self.table[token]
             if not piece or not data.startswith(piece, at):
                 return []
             if at < start < at + len(piece):

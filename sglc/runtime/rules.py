@@ -33,13 +33,15 @@ _RULES = 256  # constraints that are
 class Outlook:
     """What may follow in a state.  words: the mask.  open: whether it has a token but EOS.  sole:
     the only token, -1 if there are more.  choice: a run of no tokens that ends here, if a token is
-    to be drawn here for sure; None if that is not known.  kinds: token -> class, and after: class
-    -> number of the next state, where there are tables."""
+    to be drawn here for sure; None if that is not known.  then: the first byte that must follow,
+    if any.  kinds: token -> class, and after: class -> number of the next state, where there are
+    tables."""
 
     state: Any
     words: np.ndarray
     open: bool
     sole: int
+    then: bytes = b""
     choice: Run | None = None
     kinds: memoryview | None = None
     after: memoryview | None = None
@@ -81,7 +83,8 @@ class Rule:
         self._open_ids = open_ids
         self._moves: dict[tuple[Any, int], Any] = {}
         self._states: list[Any] = []  # by number
-        self._runs: dict[tuple[Any, int], Run | None] = {}  # by state and the token before
+        self._rows: list[tuple[np.ndarray, bool, int]] = []  # of the tables
+        self._runs: dict[tuple[Any, bytes, bool], Run | None] = {}  # by state and text
         # States of other kinds may be large, and their masks their own.
         self._known: dict[int, Outlook] | None = (
             {} if isinstance(constraint, FsmConstraint) else None)
@@ -93,7 +96,8 @@ class Rule:
         if found is None:
             found = self._look(state)
             if known is not None:
-                if found.open and found.sole < 0 and not self.constraint.jump(state):
+                found.then = self.constraint.jump(state)[:1]
+                if found.open and found.sole < 0 and not found.then:
                     found.choice = Run((), found)
                 if len(known) >= _STATES:
                     known.clear()
@@ -102,26 +106,30 @@ class Rule:
         return found
 
     def _look(self, state: Any) -> Outlook:
-        tables, kinds, after = self.tables, None, None
+        tables = self.tables
         number = None if tables is None else self.numbers.get(state)
         if tables is None or number is None:
-            words: np.ndarray = self.constraint.mask(state)
-        else:  # a mask that nobody has asked for yet may take long to make
-            words = tables.rows[tables.row_id[number]]
-            kinds = tables.class_of_token[tables.group[number]].data
-            after = tables.next[tables.offset[number]:].data
-        return Outlook(state, words, bool((words & self._open_ids).any()),
-                       self.canonical.sole(words), None, kinds, after)
+            return Outlook(state, *self._read(self.constraint.mask(state)))
+        # A mask that nobody has asked for yet may take long to make, or to read.
+        return Outlook(state, *self._rows[tables.row_id[number]],
+                       kinds=tables.class_of_token[tables.group[number]].data,
+                       after=tables.next[tables.offset[number]:].data)
+
+    def _read(self, words: np.ndarray) -> tuple[np.ndarray, bool, int]:
+        """A mask, whether it has a token but EOS, and its only token."""
+        return words, bool((words & self._open_ids).any()), self.canonical.sole(words)
 
     @property
     def swift(self) -> bool:
         """Whether `leap` can be asked."""
         return self._known is not None
 
-    def leap(self, state: Any, token: int, ids: array[int], start: int) -> Run | None:
-        """The tokens without alternative after `token`, which was drawn in `state` after
-        `ids[start:]`; None where it is not allowed, or the text ends, or they are many."""
-        here = self.outlook(state)
+    def leap(self, state: Any, ids: array[int], start: int) -> Run | None:
+        """The tokens without alternative after `ids[start:]`, the last of which was drawn in
+        `state`; None where it is not allowed, or the text ends, or they are many."""
+        token = ids[-1]
+        known = self._known or {}
+        here = known.get(state) or self.outlook(state)
         if here.kinds is None or here.after is None:
             state = self.constraint.advance(state, token)
             if state is None:
@@ -131,32 +139,36 @@ class Rule:
             if number < 0:
                 return None
             state = self._states[number]
-        there = self.outlook(state)
+        there = known.get(state) or self.outlook(state)
         if there.choice is not None:
             return there.choice
-        key = state, token
+        forced = there.then
+        before, sure = self.canonical.before(ids, start, forced) if forced else (b"", False)
+        key = state, before, sure
         if key in self._runs:
             return self._runs[key]
-        run, alone = self._run(there, token, ids, start)
-        if alone:
+        run, alone = self._run(there, ids[start:], len(before) if sure else -1)
+        if alone and (sure or not forced):
             if len(self._runs) >= _RUNS:
                 self._runs.clear()
             self._runs[key] = run
         return run
 
-    def _run(self, at: Outlook, token: int, ids: array[int],
-             start: int) -> tuple[Run | None, bool]:
-        """The run from `at` on, where `token` has just led; whether it is the same whatever came
-        before the token."""
-        text = ids[start:]
-        before = len(text)
-        text.append(token)
-        first = len(text)
+    def _run(self, at: Outlook, text: array[int], known: int) -> tuple[Run | None, bool]:
+        """The run from `at` on, where `text` has led; whether it is the same whatever came before
+        the last `known` bytes, which begin at a sure border (-1: whatever the text is)."""
+        canonical, table = self.canonical, self.canonical.table
+        first = done = len(text)
         alone = True
         while at.open and len(text) < first + _LONGEST:
-            dictated, count = self.canonical.look(self.constraint, at.state, text, 0)
-            alone = alone and count is not None and count <= len(text) - before
-            state = at.state
+            state, dictated = at.state, ()
+            forced = self.constraint.jump(state)
+            if forced:
+                before, sure = canonical.before(text, 0, forced[:1])
+                known += sum([len(table[one]) for one in text[done:]])
+                done = len(text)
+                alone = alone and sure and len(before) <= known
+                dictated = canonical.after(self.constraint, state, before, forced)
             for one in dictated:
                 state = self.dictated(state, one)
                 if state is None:
@@ -168,10 +180,10 @@ class Rule:
             if at.sole < 0:
                 return Run(tuple(text[first:]), at), alone
             text.append(at.sole)
-            after = self.dictated(state, at.sole)
-            if after is None:
+            state = self.dictated(state, at.sole)
+            if state is None:
                 break
-            at = self.outlook(after)
+            at = self.outlook(state)
         return None, alone
 
     def dictated(self, state: Any, token: int) -> Any:
@@ -188,6 +200,7 @@ class Rule:
         tables = token_tables(self.constraint)
         if tables is not None:
             self._states = tables.states.tolist()
+            self._rows = [self._read(words) for words in tables.rows]
             self.numbers = {state: i for i, state in enumerate(self._states)}
             self.tables = tables
             self._known = {}  # those made from now on know the tables

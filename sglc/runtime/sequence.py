@@ -219,7 +219,9 @@ class Sequence:
         if token in self.end_ids:
             return False
         began = time.perf_counter()
-        run = rule.leap(self.state, token, self.ids, self.prompt_len)
+        ids = self.ids
+        ids.append(token)
+        run = rule.leap(self.state, ids, self.prompt_len)
         there = False
         if run is not None:
             tokens = run.tokens
@@ -227,9 +229,8 @@ class Sequence:
             there = self.count + count < self.limit and (
                 count == 1 or self.end_ids.isdisjoint(tokens))
             if there:
-                self.ids.append(token)
                 if tokens:
-                    self.ids.extend(tokens)
+                    ids.extend(tokens)
                     self.forced += count - 1
                     rule.clock.jumps += count - 1
                 self.count += count
@@ -237,6 +238,8 @@ class Sequence:
                 self.state = draw.state = end.state
                 draw.words = end.words
                 draw.index += count
+        if not there:
+            ids.pop()
         rule.clock.seconds += time.perf_counter() - began
         return there
 

@@ -77,7 +77,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
 # border, and a stable one (the matcher has seen the character that ends the piece).
 _SYNC = re.compile("[A-Za-z0-9\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff]"
                    "(?=[ \n.,;:!?(){}\\[\\]\"\u3001\u3002\uff01\uff0c\uff1f])")
-_LAST_SYNC = re.compile(rb"(?s).*[A-Za-z0-9](?=[ \n.,;:!?(){}\[\]\"])")  # of ASCII alone
+# In bytes, with a sign of ASCII.  The letters that every version of Unicode in use has: Latin,
+# Greek, Cyrillic, Hebrew, Arabic, Devanagari, Thai, kana, ideographs, Hangul.
+_LAST_SYNC = re.compile(
+    rb"(?s).*(?:[A-Za-z0-9]|\xc3[\x80-\x96\x98-\xb6\xb8-\xbf]|[\xc4\xc5][\x80-\xbf]"
+    rb"|\xce[\x91-\xa1\xa3-\xa9\xb1-\xbf]|\xcf[\x80-\x89]|[\xd0\xd1][\x80-\xbf]|\xd7[\x90-\xaa]"
+    rb"|\xd8[\xa1-\xba]|\xd9[\x81-\x8a]|\xe0(?:\xa4[\x85-\xb9]|\xb8[\x81-\xae])"
+    rb"|\xe3(?:\x81[\x81-\xbf]|\x82[\x80-\x96\xa1-\xbf]|\x83[\x80-\xba])|\xe4[\xb8-\xbf][\x80-\xbf]"
+    rb"|[\xe5-\xe8\xeb\xec][\x80-\xbf]{2}|\xe9[\x80-\xbe][\x80-\xbf]|\xea[\xb0-\xbf][\x80-\xbf]"
+    rb"|\xed[\x80-\x9d][\x80-\xbf])(?=[ \n.,;:!?(){}\[\]\"])")
 # Characters that no canonical composition ends with: ASCII, CJK signs, kana, ideographs, and
 # fullwidth forms.
 _STARTER = re.compile("[\x00-\x7f\u3000-\u3029\u3030-\u3098\u309b-\u9fff\uff01-\uff9d]")
@@ -113,9 +121,9 @@ class CutRule:
         return self._stable(text, self._sync(text))
 
     def sure(self, data: bytes) -> int:
-        """The last border in UTF-8 text that is stable by itself, of those between ASCII
-        characters; 0 if there is none.  (What NFC does to either side stays on its side: no
-        character composes with ASCII signs and white space before or behind a border.)"""
+        """The last border in UTF-8 text that is stable by itself, of those between a common letter
+        or digit and a sign of ASCII; 0 if there is none.  (What NFC does to either side stays on
+        its side: no character composes with ASCII signs and white space.)"""
         match = _LAST_SYNC.match(data)
         return 0 if match is None else match.end()
 

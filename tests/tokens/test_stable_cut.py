@@ -71,13 +71,16 @@ def test_no_appended_text_changes_what_is_before_the_cut(
 
 @pytest.mark.parametrize("which", TOKENIZERS)
 @settings(max_examples=100, deadline=None)
-@given(a=TEXT, sign=st.sampled_from(' \n.,;:!?(){}[]"'), b=TEXT)
-@example("'l", " ", "l")
-@example("a", ".", "\u0338")
-@example("12", " ", "3")
-def test_encoding_restarts_at_a_sure_border(which: str, a: str, sign: str, b: str) -> None:
+@given(a=TEXT, letter=st.sampled_from("xxxéłπжאعकกあア平한"),
+       sign=st.sampled_from(' \n.,;:!?(){}[]"'), b=TEXT)
+@example("'l", "x", " ", "l")
+@example("a", "x", ".", "\u0338")
+@example("12", "x", " ", "3")
+@example("e\u0301", "한", '"', "\u11a8")
+def test_encoding_restarts_at_a_sure_border(which: str, a: str, letter: str, sign: str,
+                                            b: str) -> None:
     tokenizer = TOKENIZERS[which]
-    data = scalar_text(f"{a}x{sign}{b}").encode()
+    data = scalar_text(f"{a}{letter}{sign}{b}").encode()
     at = tokenizer.sure_border(data)
     assert at >= len(scalar_text(a).encode()) + 1
     head, tail = data[:at].decode(), data[at:].decode()

@@ -180,7 +180,7 @@ class DeviceSampler:
             table, state, behind = places.view(torch.int32).view(4, len(draws))[:3]
         return self._kernels.row_masks(MaskRows(
             self._base, self._ids(spared), self._ids(held), tables, table, state, words,
-            self._upload(row_of) if kept else None, drawn, behind))
+            self._upload(np.array(row_of, np.int32)) if kept else None, drawn, behind))
 
     def _ids(self, lists: Sequence[Sequence[int]]) -> Tensor:
         """int32 (R, n), filled up with -1; n is 0 or a power of two."""
@@ -216,13 +216,13 @@ class DeviceSampler:
         return staged.to(self._device, non_blocking=True).view(array.shape)
 
 
-def _words(draws: Sequence[Draw]) -> tuple[list[np.ndarray], np.ndarray]:
-    """The masks of rows whose tables are not there, each once, and which is whose, int32 (R,)."""
+def _words(draws: Sequence[Draw]) -> tuple[list[np.ndarray], list[int]]:
+    """The masks of rows whose tables are not there, each once, and which is whose, -1 for none."""
     of: dict[int, int] = {}
     kept: list[np.ndarray] = []
-    row_of = np.full(len(draws), -1, np.int32)
+    row_of = [-1] * len(draws)
     for i, d in enumerate(draws):
-        if d.flags & WORDS and d.words is not None and not (d.rule is not None and d.rule.there):
+        if (d.rule is None or not d.rule.there) and d.flags & WORDS and d.words is not None:
             at = of.get(id(d.words))
             if at is None:
                 at = of[id(d.words)] = len(kept)
