@@ -83,7 +83,8 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     m.add_argument("--served-model-name", metavar="NAME", help="its name in /v1/models")
     m.add_argument("--chat-template", metavar="NAME|FILE",
                    help="a built-in template, or a JSON file as SGLang takes it, or jinja")
-    m.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
+    m.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"),
+                   help="float16 is for GPUs")
     m.add_argument("--device", default="auto")
     m.add_argument("--tp", "--tp-size", type=int, default=1, metavar="N",
                    help="GPUs (or processes) to spread the model over")

@@ -34,9 +34,10 @@ def load_device_runner(path: str | Path, *, dtype: str = "auto", device: str = "
     """A runner on `device` for the model at `path`, and what a tokenizer needs to know.
 
     dtype: "bfloat16", "float16", "float32" (without TF32), or "auto": what config.json says,
-    else bfloat16.  load_format: "auto" reads the weights; "dummy" makes random ones on the
-    device and needs nothing but a folder with a config.json.  deterministic: a token's result does
-    not depend on what is computed beside it.  group: of which this rank's part is loaded.
+    else bfloat16 (float16 instead below compute capability 8.0).  load_format: "auto" reads the
+    weights; "dummy" makes random ones on the device and needs nothing but a folder with a
+    config.json.  deterministic: a token's result does not depend on what is computed beside it.
+    group: of which this rank's part is loaded.
     runner_type: what makes the runner.  The rest as `load_runner` and `DeviceRunner`.
     Raises ModelError (SGLC504) if the model cannot be used, or does not fit.
     """
@@ -56,7 +57,7 @@ def load_device_runner(path: str | Path, *, dtype: str = "auto", device: str = "
     else:
         source, config, about = open_model(Path(path))
         named = getattr(source, "config", {})
-    kind = _DTYPES[_named_dtype(named) if dtype == "auto" else dtype]
+    kind = _DTYPES[_auto_dtype(named, where) if dtype == "auto" else dtype]
     try:
         if load_format == "dummy":
             scheme = int4_scheme(named, Path(path) / "config.json")
@@ -92,6 +93,11 @@ def _dummy(path: Path) -> tuple[LlamaConfig, dict[str, Any], dict[str, Any]]:
     return config_from_hf(named, path / "config.json"), {"folder": str(path)}, named
 
 
-def _named_dtype(config: dict[str, Any]) -> str:
+def _auto_dtype(config: dict[str, Any], device: torch.device) -> str:
+    """What config.json says, else bfloat16; float16 for that on GPUs that have no bfloat16."""
     name = config.get("dtype") or config.get("torch_dtype")
-    return name if name in _DTYPES else "bfloat16"
+    name = name if name in _DTYPES else "bfloat16"
+    if name == "bfloat16" and device.type == "cuda":
+        if torch.cuda.get_device_capability(device) < (8, 0):
+            return "float16"
+    return name

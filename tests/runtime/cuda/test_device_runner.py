@@ -288,3 +288,16 @@ def test_memory(tmp_path: Path) -> None:
         assert [len(o.ids) for o in out] == [50] * 100
         with pytest.raises(SglcError, match="SGLC502"):
             engine.generate(input_ids=[list(range(100))])
+
+
+@pytest.mark.parametrize(("capability", "named", "chosen"), [
+    ((7, 5), "bfloat16", "float16"), ((7, 0), None, "float16"), ((7, 5), "float32", "float32"),
+    ((8, 0), "bfloat16", "bfloat16"), ((9, 0), None, "bfloat16")])
+def test_automatic_type(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int],
+                        named: str | None, chosen: str) -> None:
+    """GPUs without bfloat16 get float16, as SGLang has it."""
+    from sglc.runtime.cuda.load import _auto_dtype
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert _auto_dtype({"torch_dtype": named}, torch.device("cuda", 0)) == chosen
+    assert _auto_dtype({"torch_dtype": named}, torch.device("cpu")) == (named or "bfloat16")
