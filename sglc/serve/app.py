@@ -13,7 +13,9 @@ from aiohttp import web
 
 from sglc.errors import SglcError
 from sglc.serve.answers import json_answer
+from sglc.serve.connection import Connection
 from sglc.serve.context import CONTEXT, Context
+from sglc.serve.custody import ANSWERING, ASKED
 from sglc.serve.problems import Problem, problem_of
 from sglc.serve.reading import read_body
 from sglc.serve.routes import ROUTES, Access, Route
@@ -27,12 +29,22 @@ def application(service: Service) -> web.Application:
     guard = Guard(service)
     app = web.Application(middlewares=[guard.middleware],
                           client_max_size=service.limits.body_bytes)
+    app.on_response_prepare.append(_begins)
     for route in ROUTES:
         if route.method == "GET":
             app.router.add_get(route.path, guard.handler(route), allow_head=False)
         else:
             app.router.add_post(route.path, guard.handler(route))
     return app
+
+
+async def _begins(request: web.Request, response: web.StreamResponse) -> None:
+    _mark(request, ANSWERING)
+
+
+def _mark(request: web.Request, state: int) -> None:
+    if isinstance(request.protocol, Connection):
+        request.protocol.mark(state)
 
 
 class Guard:
@@ -61,6 +73,7 @@ class Guard:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         service = self.service
         began = monotonic()
+        _mark(request, ASKED)
         name = service.new_id("req")
         request[CONTEXT] = Context(name, began, began + service.limits.request_seconds, {
             "x-request-id": name, "X-Content-Type-Options": "nosniff"})

@@ -5,6 +5,7 @@ Contents never become control tokens, whatever they look like.
 
 from __future__ import annotations
 
+import json
 import threading
 from array import array
 from collections.abc import Sequence
@@ -66,11 +67,20 @@ class ChatPrompts:
     def prompt(self, messages: Sequence[Message],
                tools: Sequence[dict[str, Any]] | None = None) -> Prompt:
         """The prompt up to where the assistant's answer begins.  Raises Problem 400."""
+        for message in messages:
+            if message.content is None and not message.tool_calls:
+                raise Problem(400, "a message has no content", param="messages",
+                              code="invalid_value")
+            if message.tool_calls and message.role != "assistant":
+                raise Problem(400, "only an assistant's message has tool_calls",
+                              param="messages", code="invalid_value")
         template = self._current(tuple(m.role for m in messages)) if not tools else (
             self._with_tools(tools))
         prompt = Prompt.empty(self.tokenizer)
         roles: tuple[str, ...] = ()
         try:
+            if any(m.role == "tool" or m.tool_calls for m in messages):
+                return self._with_calls(prompt, template, messages)
             for message in messages:
                 role = "system" if message.role == "developer" else message.role
                 prompt = _add(prompt, template.open(roles, role))
@@ -87,6 +97,31 @@ class ChatPrompts:
             raise Problem(400, f"{d.code} {d.what}" + (f" ({d.why})" if d.why else ""),
                           param="messages", code="template_error") from None
         return prompt
+
+    def _with_calls(self, prompt: Prompt, template: Any, messages: Sequence[Message]) -> Prompt:
+        """The prompt of a chat in which tools were called; by the template as a whole, as it may
+        show several results as one message."""
+        around = getattr(template, "around", None)
+        calls = any(m.tool_calls for m in messages)
+        if around is None or (calls and "tool_calls" not in template.source):
+            raise Problem(400, "the model's chat template has no place for calls of tools",
+                          param="messages", code="unsupported")
+        shown = [_shown(m) for m in messages]
+        self._check_names([{k: v for k, v in m.items() if k != "content"} for m in shown],
+                          "tool_calls", "messages")
+        gaps = around(shown)
+        prompt = _add(prompt, gaps[0])
+        written = [m for m, s in zip(messages, shown, strict=True) if s["content"] is not None]
+        for message, gap in zip(written, gaps[1:], strict=True):
+            prompt = _add(self._with_content(prompt, message), gap)
+        return prompt
+
+    def _check_names(self, value: Any, where: str, param: str) -> None:
+        """What a template renders itself must not hold control tokens."""
+        names = {*self.tokenizer.special, *getattr(self.tokenizer, "added", {})}
+        if any(name in text for text in _texts(value) for name in names):
+            raise Problem(400, f"a text in {where} holds the name of a control token",
+                          param=param, code="invalid_value")
 
     def _with_content(self, prompt: Prompt, message: Message) -> Prompt:
         """The prompt with a message's texts and images, in order."""
@@ -135,13 +170,36 @@ class ChatPrompts:
         if source is None or "tools" not in source:
             raise Problem(400, "the model's chat template has no place for tools",
                           param="tools", code="unsupported")
-        names = {*self.tokenizer.special, *getattr(self.tokenizer, "added", {})}
-        if any(name in text for text in _texts(list(tools)) for name in names):
-            raise Problem(400, "a text in tools holds the name of a control token",
-                          param="tools", code="invalid_value")
+        self._check_names(list(tools), "tools", "tools")
         from sglc.tokens.jinja import JinjaTemplate
 
         return JinjaTemplate(source, self.tokenizer, variables={"tools": list(tools)})
+
+
+def _shown(message: Message) -> dict[str, Any]:
+    """A message as templates take it: the arguments of calls as objects, where they are JSON."""
+    out: dict[str, Any] = {
+        "role": "system" if message.role == "developer" else message.role,
+        # A call's own text is often empty, and templates ask whether there is any.
+        "content": (message.content or None) if message.tool_calls else message.content}
+    for name in ("name", "tool_call_id"):
+        if (value := getattr(message, name)) is not None:
+            out[name] = value
+    if message.tool_calls:
+        out["tool_calls"] = [
+            {"id": c.id, "type": "function", "function": {
+                "name": c.function.name, "arguments": _arguments(c.function.arguments)}}
+            for c in message.tool_calls]
+    return out
+
+
+def _arguments(given: str | dict[str, Any]) -> Any:
+    if isinstance(given, str):
+        try:
+            return json.loads(given)
+        except (ValueError, RecursionError):
+            return given  # as the model wrote it
+    return given
 
 
 def _add(prompt: Prompt, pieces: Sequence[Any]) -> Prompt:

@@ -1,7 +1,7 @@
 """One connection of a client: how long its first header may take, and how many there may be.
 
 aiohttp bounds idle connections and the size of headers; slow headers and the form of answers to
-malformed HTTP are this module's.
+malformed HTTP are this module's.  How far each answer has come is noted for `custody.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from sglc.serve.custody import ANSWERING, IDLE, STREAMING, Notes
 from sglc.serve.problems import Problem
 
 
@@ -29,11 +30,15 @@ class Connections:
 class Connection(RequestHandler):
     """aiohttp's connection with a deadline for the first header."""
 
-    __slots__ = ("_connections", "_counted", "_tail", "_timer")
+    __slots__ = ("_connections", "_counted", "_notes", "_slot", "_socket", "_tail", "_timer")
 
-    def __init__(self, server: Any, connections: Connections, **kwargs: Any) -> None:
+    def __init__(self, server: Any, connections: Connections, notes: Notes | None = None,
+                 **kwargs: Any) -> None:
         super().__init__(server, **kwargs)
         self._connections = connections
+        self._notes = notes
+        self._slot: int | None = None
+        self._socket: Any = None
         self._counted = False
         self._timer: asyncio.TimerHandle | None = None
         self._tail = b""
@@ -46,6 +51,9 @@ class Connection(RequestHandler):
             transport.abort()
             return
         self._timer = self._loop.call_later(self._connections.header_seconds, self._too_slow)
+        if self._notes is not None:
+            self._socket = transport.get_extra_info("socket")
+            self._slot = self._notes.take(self._socket)
 
     def data_received(self, data: bytes) -> None:
         if self._timer is not None:
@@ -58,10 +66,29 @@ class Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._heard()
+        if self._slot is not None and self._notes is not None:
+            self._notes.leave(self._slot, self._socket)
+            self._slot = None
         if self._counted:
             self._counted = False
             self._connections.open -= 1
         super().connection_lost(exc)
+
+    def mark(self, state: int) -> None:
+        """Note how far the answer has come."""
+        if self._slot is not None and self._notes is not None:
+            self._notes.mark(self._slot, state)
+
+    def sent(self) -> None:
+        """Note that a chunk of the answer was written: whole, if nothing of it waits here."""
+        transport: Any = self.transport
+        whole = transport is not None and not transport.get_write_buffer_size()
+        self.mark(STREAMING if whole else ANSWERING)
+
+    async def finish_response(self, *args: Any) -> Any:
+        found = await super().finish_response(*args)
+        self.mark(IDLE)
+        return found
 
     def _heard(self) -> None:
         if self._timer is not None:

@@ -2,8 +2,8 @@
 
 The parent holds the listening socket, so that connections made meanwhile wait for the next child,
 and imports no model code.  It gives up after `_CRASHES` deaths within `_WITHIN` seconds, or if the
-child never comes to serve.  A child that gives no sign of life for too long is killed.  Either
-one's death ends the other.
+child never comes to serve.  A child that gives no sign of life for too long is killed.  Clients
+of a child that died are told so (`custody.py`).  Either one's death ends the other.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from time import monotonic
 from typing import Any
 
 from sglc.errors import LanguageError, SglcError
+from sglc.serve.custody import Custody, Notes
 from sglc.serve.options import ServeOptions
 
 _CRASHES, _WITHIN = 3, 300.0
@@ -39,6 +40,7 @@ class Keeper:
         self.options = options
         self.restarts = 0
         self._child: Any = None
+        self._custody = Custody()
         self._signals = 0
         self._said = False
 
@@ -58,6 +60,7 @@ class Keeper:
             while True:
                 served = self._serve(listening)
                 code = self._child.wait()
+                self._custody.settle()
                 if self._signals or not served:
                     return int(code)
                 died.append(monotonic())
@@ -75,23 +78,27 @@ class Keeper:
 
     def _serve(self, listening: socket.socket) -> bool:
         """Start a child, and watch it until it dies; whether it came to serve."""
-        fd = listening.fileno()
+        fd, noted = listening.fileno(), self._custody.descriptors
         child = self._child = subprocess.Popen(
             [sys.executable, "-m", "sglc.serve.keeper"], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True, pass_fds=(fd,))
+            stdout=subprocess.PIPE, text=True, pass_fds=(fd, *noted))
         if self._signals:  # it came before there was a child to pass it on to
             child.terminate()
         try:
             child.stdin.write(json.dumps({"options": asdict(self.options), "fd": fd,
-                                          "restarts": self.restarts}) + "\n")
+                                          "notes": noted, "restarts": self.restarts}) + "\n")
             child.stdin.flush()
         except BrokenPipeError:
             return False
         served, patience = False, _LOADING
         while True:
-            if not select.select([child.stdout], [], [], patience)[0]:
+            there = select.select([child.stdout, self._custody], [], [], patience)[0]
+            self._custody.look()
+            if not there:
                 child.kill()
                 return served
+            if child.stdout not in there:
+                continue
             line = os.read(child.stdout.fileno(), 4096).decode()
             if not line:
                 return served
@@ -121,7 +128,8 @@ def main() -> int:
     threading.Thread(target=_end_with_parent, name="sglc-parent", daemon=True).start()
     try:
         return serve(options, socket.socket(fileno=given["fd"]), given["restarts"],
-                     lambda text: print(_READY + text if text else "", flush=True))
+                     lambda text: print(_READY + text if text else "", flush=True),
+                     Notes(*given["notes"]))
     except SglcError as error:
         print(error, file=sys.stderr)
         return 1

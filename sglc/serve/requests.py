@@ -142,11 +142,27 @@ class ImagePart(Body):
     image_url: Any = None
 
 
+class CalledFunction(Body):
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    arguments: str | dict[str, Any]
+
+
+class ToolCall(Body):
+    """A call that an assistant's message made."""
+
+    id: Annotated[str, Field(max_length=256)] | None = None
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: Count | None = None
+
+
 class Message(Body):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[TextPart | ImagePart], Field(min_length=1, max_length=64)] | None
-    name: str | None = None
-    tool_call_id: str | None = None
+    content: str | Annotated[list[TextPart | ImagePart], Field(
+        min_length=1, max_length=64)] | None = None
+    name: Annotated[str, Field(max_length=256)] | None = None
+    tool_call_id: Annotated[str, Field(max_length=256)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1, max_length=128)] | None = None
 
 
 class NamedSchema(Body):

@@ -21,6 +21,7 @@ from aiohttp import web
 from sglc.errors import LanguageError
 from sglc.serve.app import application
 from sglc.serve.connection import Connection, Connections
+from sglc.serve.custody import Notes
 from sglc.serve.engines import open_backend
 from sglc.serve.opening import open_service
 from sglc.serve.options import ServeOptions
@@ -35,19 +36,21 @@ _STOPPING = Problem(503, "the server stopped before the request finished", code=
 class Server:
     """A service on a port.  All methods are for its event loop.
 
-    on_stall: called when the engine has made no progress for too long.  sock: a socket that
-    listens already, in place of host and port.
+    on_stall: called when the engine has made no progress for too long, or a part of it is lost.
+    sock: a socket that listens already, in place of host and port.  notes: of what clients are to
+    be told if this process dies.
     """
 
     def __init__(self, service: Service, host: str, port: int, *,
                  on_stall: Callable[[], None] | None = None,
-                 sock: socket.socket | None = None) -> None:
+                 sock: socket.socket | None = None, notes: Notes | None = None) -> None:
         self.service = service
         self.host = host
         self.port = port
         self.connections = Connections(service.limits.header_seconds, service.limits.connections)
         self._on_stall = on_stall
         self._sock = sock
+        self._notes = notes
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -67,8 +70,9 @@ class Server:
         self._runner = runner
 
         def connection() -> Connection:
-            return Connection(runner.server, self.connections, loop=loop, access_log=None,
-                              keepalive_timeout=limits.idle_seconds, lingering_time=2.0)
+            return Connection(runner.server, self.connections, self._notes, loop=loop,
+                              access_log=None, keepalive_timeout=limits.idle_seconds,
+                              lingering_time=2.0)
 
         try:
             if self._sock is not None:
@@ -112,20 +116,29 @@ class Server:
         period = min(1.0, service.limits.stall_seconds / 4)
         while True:
             await asyncio.sleep(period)
+            if getattr(getattr(service.backend.core, "runner", None), "lost", False):
+                self._give_up("engine_lost", "a process of the model has ended")
+                continue
             passes = await self._passes()
             if passes is None:
                 passes = seen
             if passes != seen or not service.gate.inside:
                 seen, since = passes, monotonic()
                 service.stalled = False
-            elif monotonic() - since > service.limits.stall_seconds and not service.stalled:
-                service.stalled = True
-                service.records.write("engine_stalled", logging.CRITICAL,
-                                      seconds=round(monotonic() - since, 1))
-                service.abort_all(Problem(503, "the engine makes no progress",
-                                          code="engine_stalled"))
-                if self._on_stall is not None:
-                    self._on_stall()
+            elif monotonic() - since > service.limits.stall_seconds:
+                self._give_up("engine_stalled", "the engine makes no progress",
+                              seconds=round(monotonic() - since, 1))
+
+    def _give_up(self, code: str, why: str, **facts: Any) -> None:
+        """The engine is of no use any more: end what runs and, where the process is ours, it."""
+        service = self.service
+        if service.stalled:
+            return
+        service.stalled = True
+        service.records.write(code, logging.CRITICAL, **facts)
+        service.abort_all(Problem(503, why, code=code, headers={"Retry-After": "2"}))
+        if self._on_stall is not None:
+            self._on_stall()
 
     async def _passes(self) -> int | None:
         """Steps of the model so far; None if the engine does not even say."""
@@ -142,10 +155,11 @@ class Server:
 
 
 def serve(options: ServeOptions, sock: socket.socket | None = None, restarts: int = 0,
-          say: Callable[[str], None] | None = None) -> int:
+          say: Callable[[str], None] | None = None, notes: Notes | None = None) -> int:
     """Serve until SIGTERM or SIGINT, then drain; the exit code.  A second signal ends at once.
 
-    say: told where the server is, then "" every second (for `keeper.py`, as sock and restarts).
+    say: told where the server is, then "" every second (for `keeper.py`, as sock, restarts and
+    notes).
     """
     log_to_stderr(options.log_level)
     backend = open_backend(options)
@@ -153,7 +167,7 @@ def serve(options: ServeOptions, sock: socket.socket | None = None, restarts: in
         service = open_service(options, backend)
         service.restarts = restarts
         try:
-            return asyncio.run(_main(service, options, sock, say))
+            return asyncio.run(_main(service, options, sock, say, notes))
         finally:
             service.close()
     finally:
@@ -161,7 +175,7 @@ def serve(options: ServeOptions, sock: socket.socket | None = None, restarts: in
 
 
 async def _main(service: Service, options: ServeOptions, sock: socket.socket | None,
-                say: Callable[[str], None] | None) -> int:
+                say: Callable[[str], None] | None, notes: Notes | None) -> int:
     stop = asyncio.Event()
 
     def signalled() -> None:
@@ -176,7 +190,8 @@ async def _main(service: Service, options: ServeOptions, sock: socket.socket | N
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
-    server = Server(service, options.host, options.port, on_stall=stalled, sock=sock)
+    server = Server(service, options.host, options.port, on_stall=stalled, sock=sock,
+                    notes=notes)
     await server.start()
     where = f"sglc: serving {service.name} on {server.url}"
     if say is None:

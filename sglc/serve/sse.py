@@ -9,7 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
+from sglc.serve.connection import Connection
 from sglc.serve.context import CONTEXT
+from sglc.serve.custody import ANSWERING
 from sglc.serve.problems import Problem
 from sglc.serve.waiting import within
 
@@ -30,17 +32,24 @@ class EventStream:
     async def end(self) -> web.StreamResponse:
         """The closing event."""
         await self._write("data: [DONE]\n\n")
-        assert self.response is not None
-        await self.response.write_eof()
-        return self.response
+        return await self._close()
 
     async def fail(self, problem: Problem) -> web.StreamResponse:
         """The error as the last event; where nothing was sent yet, it is raised."""
         if self.response is None:
             raise problem
         await self.send(problem.body())
+        return await self._close()
+
+    async def _close(self) -> web.StreamResponse:
+        assert self.response is not None
+        self._mark(ANSWERING)
         await self.response.write_eof()
         return self.response
+
+    def _mark(self, state: int) -> None:
+        if isinstance(self._request.protocol, Connection):
+            self._request.protocol.mark(state)
 
     async def _write(self, text: str) -> None:
         if self.response is None:
@@ -48,9 +57,12 @@ class EventStream:
                 "Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store",
                 "X-Accel-Buffering": "no", **self._request[CONTEXT].headers})
             await self.response.prepare(self._request)
+        self._mark(ANSWERING)
         try:
             await within(self.response.write(text.encode()), self._seconds)
         except asyncio.TimeoutError:
             if self._request.transport is not None:
                 self._request.transport.abort()
             raise ConnectionResetError("the client does not read") from None
+        if self.response.chunked and isinstance(self._request.protocol, Connection):
+            self._request.protocol.sent()

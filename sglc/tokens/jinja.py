@@ -10,7 +10,7 @@ This module knows no prompts; bounds on what a template may do are `sandbox.py`'
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +75,32 @@ class JinjaTemplate:
 
     def close(self, roles: Roles, role: str) -> tuple[Piece, ...]:
         return tuple(self._names.split(self._turn(roles, role).close))
+
+    def around(self, messages: Sequence[Mapping[str, Any]]) -> list[tuple[Piece, ...]]:
+        """The text around the contents of a whole chat, rendered at once up to where the
+        assistant's answer begins: before the first content, between them, after the last.
+
+        For chats whose messages have more than a role and a text, such as `tool_calls`; messages
+        are as the template takes them, and contents that are None stay so.  Raises TokenError
+        (SGLC310, SGLC311).
+        """
+        asked = self._whole(messages, generate=True)
+        if asked == self._whole(messages, generate=False):  # it knows no `add_generation_prompt`
+            asked = self._whole([*messages, {"role": "assistant", "content": ""}], False)[:-1]
+        pieces = [self._names.split(gap) for gap in asked]
+        first = pieces[0]
+        if self._bos is not None and first and isinstance(first[0], SpecialPiece) and (
+                first[0].id == self._bos):
+            del first[0]
+        return [tuple(p) for p in pieces]
+
+    def _whole(self, messages: Sequence[Mapping[str, Any]], generate: bool) -> tuple[str, ...]:
+        try:
+            return self._rendered(messages, generate, bool(self._in_parts))
+        except TokenError:
+            if self._in_parts is False:
+                raise
+            return self._rendered(messages, generate, not self._in_parts)
 
     def _turn(self, roles: Roles, role: str) -> _Turn:
         """The text around message `role` after `roles`; computed for all its prefixes first."""
@@ -151,24 +177,32 @@ class JinjaTemplate:
 
     def _gaps(self, roles: Roles, generate: bool) -> tuple[str, ...]:
         """The rendered text before, between and after probes, one for each role."""
+        messages = [{"role": role, "content": ""} for role in roles]
         if self._in_parts is not None:
-            return self._rendered(roles, generate, self._in_parts)
+            return self._rendered(messages, generate, self._in_parts)
         try:
-            return self._rendered(roles, generate, False)
+            return self._rendered(messages, generate, False)
         except TokenError:
             # Templates of models with vision may take contents as lists of parts only.
             with suppress(TokenError):
-                gaps = self._rendered(roles, generate, True)
+                gaps = self._rendered(messages, generate, True)
                 self._in_parts = True
                 return gaps
             raise
 
-    def _rendered(self, roles: Roles, generate: bool, in_parts: bool) -> tuple[str, ...]:
-        """The same, with contents as text, or as lists of one part."""
-        probes = [f"Zq{i}probe{i}Qz" for i in range(len(roles))]
-        messages = [{"role": r, "content": [{"type": "text", "text": p}] if in_parts else p}
-                    for r, p in zip(roles, probes, strict=True)]
-        shape = ", ".join(roles)
+    def _rendered(self, given: Sequence[Mapping[str, Any]], generate: bool, in_parts: bool
+                  ) -> tuple[str, ...]:
+        """The same for messages whose contents the probes stand for (None stays), with contents
+        as text, or as lists of one part."""
+        probes, messages = [], []
+        for i, message in enumerate(given):
+            if message["content"] is not None:
+                probe = f"Zq{i}probe{i}Qz"
+                probes.append(probe)
+                message = {**message, "content": [{"type": "text", "text": probe}] if in_parts
+                           else probe}
+            messages.append(message)
+        shape = ", ".join([message["role"] for message in given])
         try:
             text = self._template.render(
                 {**self._variables, "messages": messages, "add_generation_prompt": generate})

@@ -21,8 +21,7 @@ from sglc.ir.to_python import to_python
 from sglc.passes import PassManager
 from tests.corpus.test_corpus import PROGRAMS
 from tests.generators import GeneratedProgram, load, programs
-from tests.test_examples import EXAMPLES as EXAMPLE_FILES
-from tests.test_examples import load as load_example
+from tests.test_examples import READMES, example
 
 COUNT = itertools.count()
 EXAMPLES = 1000 if settings().max_examples >= 1000 else 25
@@ -90,12 +89,12 @@ def same(program: Any, rows: list[dict[str, Any]], model: Any, directory: Path,
 
 
 @pytest.mark.parametrize("passes", ["", FUNCTIONAL])
-@pytest.mark.parametrize("name", [n for n in EXAMPLE_FILES if n != "json_decode"])  # calls Python
+@pytest.mark.parametrize("name", [n for n in READMES if n != "json_decode"])  # calls Python
 def test_examples(name: str, passes: str, model: Any, tmp_path: Path) -> None:
-    rows = EXAMPLE_FILES[name].rows
+    case, program = example(name)
     temperature = 0 if passes else 1
-    program = load_example(name)
-    assert same(program, rows, model, tmp_path, passes, temperature=temperature) == len(rows)
+    assert same(program, case.rows, model, tmp_path, passes, temperature=temperature) == len(
+        case.rows)
 
 
 def plain(generated: GeneratedProgram) -> bool:

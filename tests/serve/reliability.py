@@ -26,7 +26,7 @@ ROWS: dict[int, tuple[Callable[..., Row], dict[str, Any]]] = {
     4: (load.overload, {"clients": 24, "seconds": 2.0}),
     5: (load.cancel, {"n": 60}),
     6: (faults.retract, {"requests": 20}),
-    7: (faults.crash, {"times": 1}),
+    7: (faults.crash, {"times": 1, "workers": 1}),
     8: (faults.shutdown, {"clients": 8}),
     9: (faults.backends, {}),
     10: (faults.batch, {"kills": 2}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,20 @@ def answers(url: str) -> bool:
         return False
 
 
+@pytest.mark.slow  # quick: test_custody.py
 def test_a_killed_server_is_there_again() -> None:
     with process("--restart") as (parent, url):
         (child,) = children(parent.pid)
         assert answers(url)
-        os.kill(child, signal.SIGKILL)
+        long = {"text": "x", "sampling_params": {"max_new_tokens": 60_000, "ignore_eos": True}}
+        with ThreadPoolExecutor() as pool:
+            under_way = pool.submit(send, url + "/generate", long)
+            until(lambda: 'http_requests_active{model_name="hash"} 2.0' in send(
+                url + "/metrics")[1])
+            os.kill(child, signal.SIGKILL)
+            status, answer, headers = under_way.result(20)
+        assert status == 503 and answer["error"]["code"] == "engine_restarted"
+        assert int(headers["Retry-After"]) > 0
         until(lambda: not alive(child))
         assert until(lambda: answers(url)) < 10
         (again,) = children(parent.pid)

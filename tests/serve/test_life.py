@@ -130,6 +130,19 @@ def listening(pid: int) -> list[str]:
     return found
 
 
+def test_the_watchdog_notices_a_lost_part_of_the_model() -> None:
+    with running(limits={"stall_seconds": 0.4}) as server:
+        assert server.post("/generate", {"text": "x"})[0] == 200
+        server.backend.core.runner.lost = True  # as where a process of the model has ended
+        for _ in range(100):
+            status, _, headers = server.post("/generate", {"text": "x"})
+            if status == 503:
+                break
+            time.sleep(0.02)
+        assert status == 503 and headers["Retry-After"]
+        assert server.get("/health")[0] == 503
+
+
 def test_the_watchdog_notices_an_engine_that_stands_still() -> None:
     with running(limits={"stall_seconds": 0.4}) as server:
         release = threading.Event()

@@ -14,7 +14,7 @@ from sglc import ir
 from sglc.errors import ApiError, LanguageError
 from tests.corpus import test_corpus as corpus
 from tests.serve.servers import Running, running
-from tests.test_examples import EXAMPLES, load
+from tests.test_examples import READMES, example
 
 SAMPLED: dict[str, Any] = {"seed": 5, "max_new_tokens": 24}
 
@@ -34,9 +34,10 @@ def seen(state: Any, variables: bool = True) -> Any:
         state.variable_names(), key=repr)} if variables else None)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", READMES)
 def test_readme_programs_through_an_endpoint(runtime: Any, name: str) -> None:
-    program, rows = load(name), EXAMPLES[name].rows
+    case, program = example(name)
+    rows = case.rows
     for options in (SAMPLED, {**SAMPLED, "temperature": 0}):
         here = program.run_batch(rows, backend=runtime, **options)
         there = program.run_batch(rows, backend=runtime.endpoint, **options)
@@ -72,7 +73,7 @@ def _plain(program: Any, rows: list[Any]) -> bool:
 
 
 def test_a_batch_is_one_request(runtime: Any) -> None:
-    program = load("text_qa_batch")
+    _, program = example("text_qa_batch")
     rows = [{"question": f"question {i}?"} for i in range(40)]
     before = _answers(runtime)
     there = program.run_batch(rows, backend=runtime.endpoint, **SAMPLED)
@@ -114,7 +115,8 @@ def test_an_sglang_server_gets_plain_calls(runtime: Any) -> None:
     with sglc.RuntimeEndpoint(runtime.url) as endpoint:
         endpoint.is_sglc = False  # as a server that has no /v1/programs
         for name in ("tool_use", "multi_turn_question", "regular_expression_gen"):
-            program, rows = load(name), EXAMPLES[name].rows
+            case, program = example(name)
+            rows = case.rows
             for row in rows:
                 here = program.run(backend=runtime, temperature=0, max_new_tokens=24, **row)
                 there = program.run(backend=endpoint, temperature=0, max_new_tokens=24, **row)
@@ -123,7 +125,7 @@ def test_an_sglang_server_gets_plain_calls(runtime: Any) -> None:
 
 
 def test_streams_through_an_endpoint(runtime: Any) -> None:
-    program = load("text_qa_stream")
+    _, program = example("text_qa_stream")
     row = {"question": "What?", "temperature": 0, "max_new_tokens": 24}
     state = program.run(backend=runtime.endpoint, stream=True, **row)
     assert "".join(state.text_iter()) == program.run(backend=runtime, **row).text()

@@ -12,7 +12,7 @@ import pytest
 
 import sglc
 from tests.serve.servers import Running, events, running, send
-from tests.test_examples import EXAMPLES, load
+from tests.test_examples import READMES, example
 
 # The bodies that the frontends of 0.1.12 and of 0.5 post to /generate, one for each of their
 # operations (`lang/backend/runtime_endpoint.py`), and whether they are streams.
@@ -129,12 +129,13 @@ def sglang() -> Iterator[tuple[Any, Any, list[str]]]:
         http.server_close()
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", READMES)
 def test_readme_programs_on_an_sglang_server(sglang: Any, name: str) -> None:
     backend, endpoint, seen = sglang
     assert not endpoint.is_sglc
     seen.clear()
-    program, rows = load(name), EXAMPLES[name].rows
+    case, program = example(name)
+    rows = case.rows
     options: dict[str, Any] = {"temperature": 0, "max_new_tokens": 24}
     here = program.run_batch(rows, backend=backend, **options)
     there = program.run_batch(rows, backend=endpoint, **options)
@@ -158,7 +159,7 @@ def test_the_template_is_chosen_by_the_models_path(sglang: Any) -> None:
 
 def test_streams_on_an_sglang_server(sglang: Any) -> None:
     backend, endpoint, _ = sglang
-    program = load("text_qa_stream")
+    _, program = example("text_qa_stream")
     row = {"question": "What?", "temperature": 0, "max_new_tokens": 24}
     state = program.run(backend=endpoint, stream=True, **row)
     assert "".join(state.text_iter()) == program.run(backend=backend, **row).text()

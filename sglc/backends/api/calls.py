@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from sglc.backends.api.asking import Answer, Api, Ask, Reply, api_error
 from sglc.backends.api.speculation import RanAhead, find_stop, manner, may_run_ahead
+from sglc.backends.api.usage import TokenUsage
 from sglc.backends.api.worker import Worker
 from sglc.config import RunOptions
 from sglc.errors import CapabilityError, EngineError, LanguageError, SglcError
@@ -60,6 +61,7 @@ class ApiCalls:
     def __init__(self, api: Api, worker: Worker, max_concurrent: int) -> None:
         self.api = api
         self.worker = worker
+        self.usage = TokenUsage(api.can.name, getattr(api, "model", None), api.can.messages)
         self.stats = ApiStats()  # touched on the worker's thread only
         self._slots = asyncio.Semaphore(max_concurrent)
 
@@ -202,6 +204,7 @@ class ApiCalls:
         stats.prompt_tokens += reply.prompt_tokens
         stats.cached_tokens += reply.cached_tokens
         stats.completion_tokens += reply.output_tokens
+        self.usage.add(reply.prompt_tokens, reply.output_tokens)
 
     # -- selects --------------------------------------------------------------------------
     async def _select(self, prompt: TextPrompt, choices: tuple[str, ...],

@@ -64,6 +64,11 @@ class LeadingRunner(RankRunner):
         mine = super().room(mem_fraction)
         return min(mine, *(int(found[0][0]) for found in self._team.answers()))
 
+    @property
+    def lost(self) -> bool:
+        """Whether a worker has ended: then no step works any more."""
+        return self._team.error is not None
+
     def allocate(self, slots: int) -> None:
         self._team.tell(ALLOCATE, np.array([slots]))
         super().allocate(slots)

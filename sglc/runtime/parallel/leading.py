@@ -28,6 +28,11 @@ class ParallelRunner:
             raise AttributeError(name)
         return getattr(self._runner, name)
 
+    @property
+    def lost(self) -> bool:
+        """Whether a worker has ended: then no step works any more."""
+        return self._team.error is not None
+
     def allocate(self, slots: int) -> None:
         self._team.tell(ALLOCATE, np.array([slots]))
         self._runner.allocate(slots)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.serve.matrix.row import Row
+from tests.serve.random_llama import save_llama
 from tests.serve.servers import process, running, send
 
 
@@ -104,46 +105,78 @@ def retract(requests: int = 32) -> Row:
                same == bold_same == requests and back > 0 and never == 400)
 
 
-def crash(times: int = 20) -> Row:
-    """Row 7: a server whose process dies or stops (`--restart`) is there again."""
+def crash(times: int = 20, workers: int = 2) -> Row:
+    """Row 7: a server whose process dies or stops (`--restart`), or that loses a part of its
+    model, is there again; requests under way are told to come again, or do by themselves."""
     from tests.serve.test_keeper import alive, children
 
-    slowest, lost, orphans, kinds = 0.0, 0, 0, ["SIGKILL", "SIGSTOP", "SIGABRT", "SIGSEGV"]
-    done = 0
+    slowest, orphans, kinds = 0.0, 0, ["SIGKILL", "SIGSTOP", "SIGABRT", "SIGSEGV"]
+    said: list[str] = []
     shared = Path("/dev/shm")
     before = len(list(shared.iterdir())) if shared.exists() else 0
+    done = 0
     while done < times:
-        with process("--restart", "--watchdog-timeout", "2", "--shutdown-timeout", "1") as (
-                parent, url):
+        with process("--restart", "--watchdog-timeout", "2", "--shutdown-timeout", "1",
+                     "--stream-interval", "50") as (parent, url):
             for _ in range(min(2, times - done)):  # the third death in a short time is the last
                 (child,) = children(parent.pid)
-                streams: list[str] = []
-                stream = threading.Thread(target=_cut_stream, args=(url, streams))
-                stream.start()
-                time.sleep(0.3)
-                os.kill(child, getattr(signal, kinds[done % len(kinds)]))
-                while alive(child):
-                    time.sleep(0.01)
-                began = time.monotonic()
-                queued = [threading.Thread(target=_ask, args=(url, streams)) for _ in range(4)]
-                for t in queued:
-                    t.start()
-                for t in queued:
-                    t.join()
-                slowest = max(slowest, time.monotonic() - began)
-                stream.join()
-                lost += streams.count("lost") + streams.count("ended as if whole")
+                slowest = max(slowest, _clients(
+                    url, said, child, getattr(signal, kinds[done % len(kinds)])))
                 done += 1
             left = children(parent.pid)
             parent.send_signal(signal.SIGTERM)
             parent.wait(20)
             orphans += sum(alive(pid) for pid in left)
+    for _ in range(workers):
+        with tempfile.TemporaryDirectory() as folder, process(
+                "--model-path", str(save_llama(Path(folder))), "--tp", "2", "--restart",
+                "--shutdown-timeout", "1") as (parent, url):
+            (child,) = children(parent.pid)
+            (worker,) = children(child)
+            os.kill(worker, signal.SIGKILL)
+            while alive(child):  # it ends: without a part of the model it is of no use
+                time.sleep(0.01)
+            began = time.monotonic()
+            _ask(url, said)
+            slowest = max(slowest, time.monotonic() - began)
+            left = [pid for c in children(parent.pid) for pid in (c, *children(c))]
+            parent.send_signal(signal.SIGTERM)
+            parent.wait(20)
+            orphans += sum(alive(pid) for pid in (worker, *left))
+    lost = sum(said.count(what) for what in ("lost", "ended as if whole"))
     after = len(list(shared.iterdir())) if shared.exists() else 0
-    return Row(7, "crash", f"{times} deaths of the serving process: {', '.join(kinds)}",
-               f"answers again after at most {slowest:.1f} s, {lost} requests made meanwhile lost "
-               f"or streams that ended as if whole, {orphans} orphans, {max(0, after - before)} "
-               "left in /dev/shm", "<= 10 s, 0, 0, 0",
+    return Row(7, "crash", f"{times} deaths of the serving process ({', '.join(kinds)}), {workers} "
+               "of a process of the model",
+               f"answers again after at most {slowest:.1f} s; {said.count('answered')} requests "
+               f"before and meanwhile answered, {said.count('told')} told to come again, streams: "
+               f"{said.count('error event')} with an error event, {said.count('broken off')} "
+               f"broken off; {lost} lost or as if whole, {orphans} orphans, "
+               f"{max(0, after - before)} left in /dev/shm", "<= 10 s, 0, 0, 0",
                slowest <= 10 and not lost and not orphans and after <= before)
+
+
+def _clients(url: str, said: list[str], child: int, blow: int) -> float:
+    """Clients before the blow and after; how long those after it waited."""
+    from tests.serve.test_keeper import alive
+
+    first = [threading.Thread(target=one, args=(url, said))
+             for one in (_cut_stream, _cut_answer, _comes_again)]
+    for t in first:
+        t.start()
+    time.sleep(0.4)
+    os.kill(child, blow)
+    while alive(child):
+        time.sleep(0.01)
+    began = time.monotonic()
+    queued = [threading.Thread(target=_ask, args=(url, said)) for _ in range(4)]
+    for t in queued:
+        t.start()
+    for t in queued:
+        t.join()
+    seconds = time.monotonic() - began
+    for t in first:
+        t.join()
+    return seconds
 
 
 def _ask(url: str, said: list[str]) -> None:
@@ -152,14 +185,42 @@ def _ask(url: str, said: list[str]) -> None:
     said.append("answered" if answers(url) else "lost")
 
 
+_LONG = {"text": "x", "sampling_params": {"max_new_tokens": 60_000, "ignore_eos": True}}
+
+
 def _cut_stream(url: str, said: list[str]) -> None:
     """What a client sees of a stream whose server dies."""
     try:
-        text = send(url + "/generate", {"text": "x", "stream": True, "sampling_params": {
-            "max_new_tokens": 60_000, "ignore_eos": True}})[1]
-        said.append("ended as if whole" if str(text).endswith("[DONE]\n\n") else "broken off")
+        text = str(send(url + "/v1/completions", {
+            "prompt": "x", "max_tokens": 60_000, "ignore_eos": True, "stream": True})[1])
+        said.append("error event" if "engine_restarted" in text[-400:] else (
+            "ended as if whole"))
     except Exception:  # whichever way the connection ends
         said.append("broken off")
+
+
+def _cut_answer(url: str, said: list[str]) -> None:
+    """What a client sees that waits for an answer."""
+    try:
+        status, answer, headers = send(url + "/generate", _LONG)
+        told = status == 503 and headers["Retry-After"] and (
+            answer["error"]["code"] == "engine_restarted")
+        said.append("told" if told else "ended as if whole")
+    except OSError:
+        said.append("lost")
+
+
+def _comes_again(url: str, said: list[str]) -> None:
+    """What a program's client sees, which comes again by itself."""
+    import sglc
+
+    with sglc.RuntimeEndpoint(url) as endpoint:
+        try:
+            text = endpoint.http.call("POST", "/generate", {"text": "y", "sampling_params": {
+                "max_new_tokens": 2500, "ignore_eos": True, "temperature": 0}})["text"]
+            said.append("answered" if text else "ended as if whole")
+        except sglc.SglcError:
+            said.append("lost")
 
 
 # -- servers that fail -------------------------------------------------------------------------

@@ -20,14 +20,25 @@ from tests.serve.servers import process, running, send
 
 
 def listeners() -> Row:
-    """Row 21: what a server listens on."""
+    """Row 21: what a server listens on, alone and with the model in two processes."""
+    from tests.serve.random_llama import save_llama
+    from tests.serve.test_keeper import children
     from tests.serve.test_life import listening
 
     with process() as (child, url):
         found = listening(child.pid)
-    port = int(url.rpartition(":")[2])
-    return Row(21, "listeners", "sockets of the process", f"{len(found)}: {', '.join(found)}",
-               "1, loopback", found == [f"0100007F:{port:04X}"])
+    alone = found == [f"0100007F:{int(url.rpartition(':')[2]):04X}"]
+    with tempfile.TemporaryDirectory() as folder, process(
+            "--model-path", str(save_llama(Path(folder))), "--tp", "2") as (child, url):
+        status = send(url + "/generate", {"text": "x"})[0]
+        workers = children(child.pid)
+        spread = [s for pid in (child.pid, *workers) for s in listening(pid)]
+    local = len(workers) == 1 and status == 200 and all(
+        s.startswith("0100007F:") for s in spread)
+    return Row(21, "listeners", "sockets of the process, and of both with --tp 2",
+               f"{len(found)}: {', '.join(found)}; --tp 2: {len(spread)}, "
+               f"{'all' if local else 'NOT all'} loopback",
+               "1, loopback; loopback only", alone and local)
 
 
 def access() -> Row:
