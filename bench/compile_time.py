@@ -17,7 +17,7 @@ from typing import Any
 
 import sglc as sgl
 from sglc.config import RunOptions
-from sglc.lang.compiled import arguments
+from sglc.lang.lowering import arguments
 from sglc.runtime import calls
 from sglc.runtime.executor import Instance
 from sglc.tokens.bytes import ByteTokenizer

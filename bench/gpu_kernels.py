@@ -22,8 +22,6 @@ from torch import Tensor
 from torch.nn.functional import linear, rms_norm
 
 from bench.gpu_timing import copies, microseconds
-from sglc.kernels.advance import DecodeRows
-from sglc.kernels.advance_triton import advance_triton
 from sglc.kernels.draws import Draws
 from sglc.kernels.embed_triton import embed_triton
 from sglc.kernels.few_logits import few_logits_torch
@@ -229,15 +227,6 @@ def sampling(rows: int) -> None:
     masks = MaskRows(mask[0], nobody[:, :1].contiguous(), nobody, words=own,
                      words_row=torch.arange(rows, dtype=torch.int32, device="cuda"))
     line("row_masks", rows, microseconds(lambda i: row_masks_triton(masks)), 2 * own.nbytes)
-    state = DecodeRows(*(torch.zeros(rows, dtype=torch.int64, device="cuda") for _ in range(4)),
-                       torch.arange(4096, device="cuda"),
-                       torch.zeros(rows, dtype=torch.int64, device="cuda"))
-
-    def advance(i: int) -> None:
-        state.positions.zero_()
-        advance_triton(state, tokens)
-
-    line("zero, advance", rows, microseconds(advance))
 
 
 def pruned_head(rows: int) -> None:

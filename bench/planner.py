@@ -85,7 +85,7 @@ def _ahead(ahead: float) -> list[Any]:
 
 
 def _class(replacement: Any) -> list[Any]:
-    return [patch("sglc.lang.compiled.Dispatcher", replacement)]
+    return [patch("sglc.runtime.dispatch.Dispatcher", replacement)]
 
 
 WITHOUT: dict[str, Any] = {

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent / "sglc"
 
 # First is lowest.  A layer is the first name after `sglc`.
 LAYERS = (
-    ("errors", "config"),
+    ("errors", "config", "collector"),
     ("ir", "tokens", "kernels"),
     ("grammar",),
     ("passes", "plan"),
@@ -29,7 +29,8 @@ LAYERS = (
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 # The tracer stands in for the prompt state, so it has to know what can be appended to one.
-ALLOWED = {("trace", "sglc.lang.expressions")}
+ALLOWED = {("trace", f"sglc.lang.{name}")
+           for name in ("expressions", "forking", "prompt_surface")}
 
 
 def imports(node: ast.AST) -> Iterator[tuple[int, str]]:

@@ -10,7 +10,8 @@ from sglc.commands import common
 from sglc.errors import LanguageError, Place
 from sglc.ir.bags import text_counts
 from sglc.ir.module import Module
-from sglc.lang.compiled import arguments, compile_program
+from sglc.lang.compiled import compile_program
+from sglc.lang.lowering import arguments
 from sglc.lang.summary import Explanation
 from sglc.passes.prefill import BatchPrefill, PrefillCounter
 

@@ -7,12 +7,11 @@ constraint always takes the same way.
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from sglc.collector import collection_paused
 from sglc.errors import GrammarError
 from sglc.grammar import llguidance_backend
 from sglc.grammar.constraint import Constraint
@@ -61,22 +60,9 @@ def compile(*, regex: str | None = None, choices: Iterable[str] | None = None,
                            + f", not {' and '.join(kinds) or 'none'}")
     limits = limits or Limits()
     index = TokenIndex.of(tokenizer)
-    with _no_collection():
+    with collection_paused():
         return _compile(regex, choices, json_schema, grammar, dtype, separators, tokenizer, index,
                         limits)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keeps the garbage collector from scanning the whole process again and again for the many
-    small objects of a construction, which hold no cycles."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _compile(regex: str | None, choices: Iterable[str] | None, json_schema: Any,

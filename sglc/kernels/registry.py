@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from sglc.kernels.advance import DecodeRows
     from sglc.kernels.int4 import Int4Matrix
     from sglc.kernels.row_masks import MaskRows
 
@@ -51,7 +50,7 @@ DEVICE_IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     **{op: {"triton": f"sglc.kernels.{op}_triton:{op}_triton",
             "torch": f"sglc.kernels.{op}:{op}_torch"}
        for op in ("fused_linear", "rms_norm", "silu_mul", "embed", "rope_store", "few_logits",
-                  "row_masks", "sample", "logprobs", "advance")},
+                  "row_masks", "sample", "logprobs")},
     "add_rms_norm": {"triton": "sglc.kernels.rms_norm_triton:add_rms_norm_triton",
                      "torch": "sglc.kernels.rms_norm:add_rms_norm_torch"},
 }
@@ -102,7 +101,6 @@ class DeviceKernels:
     row_masks: Callable[[MaskRows], Tensor]
     sample: Callable[..., Tensor]
     logprobs: Callable[..., tuple[Tensor, Tensor, Tensor]]
-    advance: Callable[[DecodeRows, Tensor], None]
     backends: tuple[tuple[str, str], ...]
 
 

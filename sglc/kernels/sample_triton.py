@@ -31,6 +31,19 @@ def _kept(value, at, border, cut):
 
 
 @triton.jit
+def _columns(logits_ptr, ids_ptr, mask_ptr, tally_ptr, at, count, repetition, frequency, presence,
+             PENALTIES: tl.constexpr, IDS: tl.constexpr):
+    """(tokens, their logits) of the columns `at`."""
+    inside = at < count
+    ids = at
+    if IDS:
+        ids = tl.load(ids_ptr + at, mask=inside, other=-1)
+        inside = inside & (ids >= 0)
+    return ids, value_of(logits_ptr, mask_ptr, tally_ptr, ids, at, inside, repetition, frequency,
+                         presence, PENALTIES)
+
+
+@triton.jit
 def _scan(logits_ptr, ids_ptr, mask_ptr, tally_ptr, first, last, count, repetition, frequency,
           presence, heat, border, cut, index, low, high, BLOCK: tl.constexpr,
           PENALTIES: tl.constexpr, FILTER: tl.constexpr, IDS: tl.constexpr, NOISE: tl.constexpr):
@@ -41,13 +54,8 @@ def _scan(logits_ptr, ids_ptr, mask_ptr, tally_ptr, first, last, count, repetiti
     broken = tl.zeros([BLOCK], tl.int32)
     for start in range(first, last, BLOCK):
         at = start + tl.arange(0, BLOCK)
-        inside = at < count
-        ids = at
-        if IDS:
-            ids = tl.load(ids_ptr + at, mask=inside, other=-1)
-            inside = inside & (ids >= 0)
-        value = value_of(logits_ptr, mask_ptr, tally_ptr, ids, at, inside, repetition, frequency,
-                         presence, PENALTIES)
+        ids, value = _columns(logits_ptr, ids_ptr, mask_ptr, tally_ptr, at, count, repetition,
+                              frequency, presence, PENALTIES, IDS)
         broken |= (value != value).to(tl.int32)
         score = value.to(kind)
         if NOISE:
@@ -82,13 +90,8 @@ def _rough_scan(logits_ptr, ids_ptr, mask_ptr, tally_ptr, first, last, count, re
     cool = (1.0 / heat).to(tl.float32)
     for start in range(first, last, BLOCK):
         at = start + tl.arange(0, BLOCK)
-        inside = at < count
-        ids = at
-        if IDS:
-            ids = tl.load(ids_ptr + at, mask=inside, other=-1)
-            inside = inside & (ids >= 0)
-        value = value_of(logits_ptr, mask_ptr, tally_ptr, ids, at, inside, repetition, frequency,
-                         presence, PENALTIES)
+        ids, value = _columns(logits_ptr, ids_ptr, mask_ptr, tally_ptr, at, count, repetition,
+                              frequency, presence, PENALTIES, IDS)
         broken |= (value != value).to(tl.int32)
         score = value.to(tl.float32)
         if FILTER:

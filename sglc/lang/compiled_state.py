@@ -8,10 +8,11 @@ from typing import Any
 
 from sglc.lang.cells import Cell, Sink
 from sglc.lang.eager import AFTERWARDS, EagerState
-from sglc.lang.expressions import RoleTracker
+from sglc.lang.prompt_surface import RoleTracker
 from sglc.lang.state import ProgramState, unknown_variable
 from sglc.lang.strand import Run, Strand
-from sglc.runtime.executor import Instance, Job
+from sglc.runtime.executor import Instance
+from sglc.runtime.job import Job
 from sglc.runtime.text_stream import ROOT, TextStream
 from sglc.runtime.typed import opened, sample_text, spelled
 

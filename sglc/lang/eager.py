@@ -14,18 +14,14 @@ from sglc.lang.expressions import (
     Bag,
     Gen,
     Image,
-    PromptSurface,
     RoleBegin,
     RoleEnd,
-    RoleTracker,
     Select,
     SpecialToken,
-    broadcast,
-    check_fork,
-    check_join,
     check_part,
-    gather_names,
 )
+from sglc.lang.forking import broadcast, check_fork, check_join, gather_names
+from sglc.lang.prompt_surface import PromptSurface, RoleTracker
 from sglc.lang.state import ProgramState, unknown_variable
 from sglc.lang.strand import Run, Strand
 from sglc.runtime.typed import opened, spelled

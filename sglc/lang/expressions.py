@@ -6,14 +6,13 @@ decides what they do; nothing here knows a model.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sglc import config
 from sglc.config import CHOICES_METHODS, GenParams
-from sglc.errors import LanguageError, SglcWarning
+from sglc.errors import LanguageError
 from sglc.lang.places import calling_place
 
 if TYPE_CHECKING:
@@ -275,7 +274,8 @@ def check_choices(choices: Any) -> tuple[Any, ...]:
     return out
 
 
-def _message(role: str, expr: Any) -> Expr:
+def message(role: str, expr: Any) -> Expr:
+    """A message of a role."""
     if expr is None:
         return Concat((RoleBegin(role), RoleEnd(role)))
     return concat(RoleBegin(role), expr, RoleEnd(role))
@@ -283,17 +283,17 @@ def _message(role: str, expr: Any) -> Expr:
 
 def system(expr: Any = None) -> Expr:
     """A system message."""
-    return _message("system", expr)
+    return message("system", expr)
 
 
 def user(expr: Any = None) -> Expr:
     """A user message."""
-    return _message("user", expr)
+    return message("user", expr)
 
 
 def assistant(expr: Any = None) -> Expr:
     """An assistant message."""
-    return _message("assistant", expr)
+    return message("assistant", expr)
 
 
 def system_begin() -> Expr:
@@ -376,148 +376,3 @@ def _unsupported(where: str, given: dict[str, Any]) -> LanguageError:
     names = ", ".join(sorted(given))
     return LanguageError("SGLC008", f"{where} does not take: {names}",
                          fixes=["remove the argument", "see the docs for the parameters of gen"])
-
-
-class PromptSurface:
-    """The part of a prompt state that only builds expressions: `+=`, roles, scopes.
-
-    Subclasses provide `_add(part)`, called once for each text or expression in order.
-    """
-
-    __slots__ = ()
-
-    def _add(self, part: Any) -> None:
-        raise NotImplementedError
-
-    def __iadd__(self, other: Any) -> PromptSurface:
-        check_part(other)
-        if isinstance(other, Concat):
-            for part in other.parts:
-                self._add(part)
-        else:
-            self._add(other)
-        return self
-
-    def append(self, other: Any) -> PromptSurface:
-        """The same as `s += other`, for use where no assignment can stand."""
-        return self.__iadd__(other)
-
-    def system(self, expr: Any = None) -> Any:
-        """Add a system message, or open one: `with s.system(): ...`."""
-        return self._role("system", expr)
-
-    def user(self, expr: Any = None) -> Any:
-        """Add a user message, or open one: `with s.user(): ...`."""
-        return self._role("user", expr)
-
-    def assistant(self, expr: Any = None) -> Any:
-        """Add an assistant message, or open one: `with s.assistant(): ...`."""
-        return self._role("assistant", expr)
-
-    def _role(self, role: str, expr: Any) -> Any:
-        if expr is None:
-            return RoleScope(self, role)
-        self.__iadd__(_message(role, expr))
-        return self
-
-
-class RoleScope:
-    """`with s.user():` — opens a message, and closes it at the end of the block."""
-
-    __slots__ = ("role", "state")
-
-    def __init__(self, state: PromptSurface, role: str) -> None:
-        self.state = state
-        self.role = role
-
-    def __enter__(self) -> PromptSurface:
-        self.state._add(RoleBegin(self.role))
-        return self.state
-
-    def __exit__(self, kind: Any, *rest: Any) -> None:
-        if kind is None:
-            self.state._add(RoleEnd(self.role))
-
-
-class RoleTracker:
-    """Which message is open and which came before, on one prompt state.
-
-    begin/end return the roles closed before, and raise LanguageError SGLC007 for a nested or
-    unopened role.
-    """
-
-    __slots__ = ("closed", "open")
-
-    def __init__(self, closed: tuple[str, ...] = (), open_: str | None = None) -> None:
-        self.closed = closed
-        self.open = open_
-
-    def begin(self, role: str) -> tuple[str, ...]:
-        if self.open is not None:
-            raise LanguageError(
-                "SGLC007", f"a {role} message is opened inside a {self.open} message",
-                fixes=[f"end the {self.open} message first"])
-        self.open = role
-        return self.closed
-
-    def end(self, role: str) -> tuple[str, ...]:
-        if self.open != role:
-            inside = f"inside a {self.open} message" if self.open else "while none is open"
-            raise LanguageError("SGLC007", f"a {role} message is closed {inside}",
-                                fixes=["pair every role_begin with its role_end"])
-        before = self.closed
-        self.closed = (*before, role)
-        self.open = None
-        return before
-
-    def copy(self) -> RoleTracker:
-        return RoleTracker(self.closed, self.open)
-
-
-def gather_names(known: list[Any], children: list[dict[Any, Any]]) -> dict[Any, list[int]]:
-    """Variable -> the children that produced it, for variables the parent lacks, in order."""
-    out: dict[Any, list[int]] = {}
-    for i, variables in enumerate(children):
-        for name in variables:
-            if name not in known:
-                out.setdefault(name, []).append(i)
-    return out
-
-
-def broadcast(other: Any, size: int) -> list[Any]:
-    """What each of `size` states is given by `group += other`."""
-    if isinstance(other, str):
-        raise LanguageError("SGLC002", "a plain string cannot be added to a group of forks",
-                            fixes=["append in a loop: for f in forks: f += text",
-                                   "give a function of the index: forks += lambda i: text"])
-    if callable(other):
-        return [other(i) for i in range(size)]
-    if isinstance(other, (list, tuple)):
-        if len(other) != size:
-            raise LanguageError("SGLC002",
-                                f"{len(other)} parts were given to a group of {size} forks")
-        return list(other)
-    check_part(other)
-    return [other] * size
-
-
-MAX_FORK = 100_000  # states of one fork
-
-
-def check_fork(size: Any, position_ids_offset: Any) -> int:
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise LanguageError("SGLC004", f"fork takes a number of at least 1, not {size!r}"[:200])
-    if size > MAX_FORK:
-        raise LanguageError("SGLC004", f"fork takes a number of at most {MAX_FORK:,}, not {size:,}",
-                            fixes=["use run_batch for many independent rows"])
-    if position_ids_offset is not None:
-        warnings.warn(SglcWarning("SGLC008", "fork ignores position_ids_offset",
-                                  why="positions are a function of the prompt's ids"),
-                      stacklevel=3)
-    return size
-
-
-def check_join(mode: Any) -> None:
-    if mode not in ("gather_variable", "concate_and_append"):
-        raise LanguageError("SGLC004", f"unknown join mode {mode!r}",
-                            fixes=['use "gather_variable" or "concate_and_append"'])

@@ -214,7 +214,7 @@ class Program:
     def compiler(self) -> Any:
         """The compiled variants of this program, kept with it."""
         if self._compiler is None:
-            from sglc.lang.compiled import VariantCache
+            from sglc.lang.variant_cache import VariantCache
 
             self._compiler = VariantCache(self)
         return self._compiler

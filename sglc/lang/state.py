@@ -6,6 +6,7 @@ is up to the subclasses.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ def unknown_variable(name: Any, known: list[Any]) -> UnknownVariable:
                            fixes=(f"name a gen or select {name!r}", "check the spelling"))
 
 
-class ProgramState:
+class ProgramState(ABC):
     """The state of one program run: text, variables, messages.
 
     Reads wait for what they need; an error of the run is raised by the first read.
@@ -32,43 +33,44 @@ class ProgramState:
     ret_value: Any
 
     # -- to be provided -----------------------------------------------------------------
+    @abstractmethod
     def get_var(self, name: str | None, timeout: float | None = None) -> Any:
         """The value of a variable; UnknownVariable if nothing produces it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def get_meta_info(self, name: str | None, timeout: float | None = None) -> Any:
         """Counts, finish reason and log-probabilities of a gen or select; None if unknown."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text(self) -> str:
         """The whole text so far."""
-        raise NotImplementedError
 
+    @abstractmethod
     def token_ids(self) -> list[int]:
         """The prompt's token ids so far."""
-        raise NotImplementedError
 
+    @abstractmethod
     def messages(self) -> list[dict[str, str]]:
         """The closed chat messages, as `{"role": ..., "content": ...}`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sync(self) -> None:
         """Wait until everything asked for is done; raises the run's error."""
-        raise NotImplementedError
 
+    @abstractmethod
     def error(self) -> BaseException | None:
         """The run's error, None if it went well (waits for the end)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text_iter(self, var_name: str | None = None) -> Iterator[str]:
         """Pieces of text (of one variable, if named) as they are generated.
 
         Without `stream=True` the text comes as one piece at the end.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def variable_names(self) -> list[Any]:
-        raise NotImplementedError
+        """The variables that there are, in order."""
 
     # -- shared -------------------------------------------------------------------------
     def __getitem__(self, name: str | None) -> Any:

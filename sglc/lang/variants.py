@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sglc.collector import collection_paused
 from sglc.errors import Diagnostic
 from sglc.ir.signatures import LOOPS
 from sglc.lang.calling import place_of
-from sglc.lang.collector import collection_paused
 from sglc.trace.breaks import GraphBreak
 from sglc.trace.guards import loose_shape, shape
 from sglc.trace.tracer import Trace, Tracer

@@ -55,7 +55,7 @@ def subject(compiled: Any, *, batch: Iterable[Any] | None = None, backend: Any =
 def history(compiled: Any) -> tuple[str, list[Step]]:
     """The IR before the first pass, and the passes, run again to see what each rewrote; nothing
     if the program was not captured."""
-    from sglc.lang.compiled import lower
+    from sglc.lang.lowering import lower
 
     traced = compiled.stages.get("traced")
     if traced is None:

@@ -11,7 +11,7 @@ from sglc.ir.module import Block, Lit, Module, Op, Program, Value
 from sglc.ir.ops import OPS
 from sglc.ir.signatures import BRANCHES, CALLS
 
-__all__ = ["BRANCHES", "CALLS", "all_inputs", "ancestor_in", "blocks", "blocks_of", "is_call",
+__all__ = ["BRANCHES", "CALLS", "all_inputs", "blocks", "blocks_of", "is_call",
            "is_finished", "is_mergeable", "is_ordered", "is_pure", "is_total"]
 
 _PLAIN = frozenset({"text", "choice", "bool", "int", "float"})
@@ -108,15 +108,6 @@ def all_inputs(program: Program) -> dict[Op, list[Value]]:
                 read.extend([v for v in inner if v not in inside])
             found[op] = read
     return found
-
-
-def ancestor_in(block: Block, op: Op) -> Op | None:
-    """The op of `block` that is `op` or holds it; None if it lies elsewhere."""
-    at: Op | None = op
-    while at is not None and at.block is not block:
-        parent = at.block.parent if at.block is not None else None
-        at = parent if isinstance(parent, Op) else None
-    return at
 
 
 def blocks(module: Module) -> Iterator[Block]:

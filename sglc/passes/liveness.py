@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sglc.ir.module import Block, Module, Op, Value
+from sglc.ir.prompt_flow import in_block
 from sglc.ir.types import KV
 from sglc.passes.base import Pass, PassContext
 from sglc.passes.constants import constant_values
 from sglc.passes.edit import set_ops
-from sglc.passes.facts import all_inputs, ancestor_in, blocks_of, is_call, is_finished
+from sglc.passes.facts import all_inputs, blocks_of, is_call, is_finished
 
 _CONTINUES = frozenset({"kv.extend", "kv.special", "kv.image", "kv.concat"})
 
@@ -99,7 +100,7 @@ def _continuations(value: Value, block: Block) -> tuple[int, int]:
             if _continues(user, value):
                 least += 1
                 most += 1
-        elif (holder := ancestor_in(block, user)) is not None:
+        elif (holder := in_block(user, block)) is not None:
             nested[holder] = None
     for holder in nested:
         counts = [_continuations(value, region) for region in holder.regions]

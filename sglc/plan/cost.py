@@ -10,17 +10,18 @@ and be shared).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from sglc.ir.module import Program
 from sglc.plan.draft_calls import Setting, Told
 from sglc.plan.drafts import UNBOUNDED
-from sglc.plan.dry_run import DryRun, PlannedCall, RowPlan
+from sglc.plan.dry_run import DryRun
 from sglc.plan.figures import Cost, Figure, about, at_most, exact
 from sglc.plan.peak import peak, shape_of
-from sglc.plan.prefix_tree import Node, PrefixTree
+from sglc.plan.prefix_tree import Node, PrefixTree, above
+from sglc.plan.row_plan import PlannedCall, RowPlan
 from sglc.plan.step_costs import Simulated, StepCost, Work, simulate
 
 
@@ -87,7 +88,6 @@ class _Counted:
         self.at_once = self.rows if at_once is None else min(at_once, self.rows)
         self.complete = not unknown and all(p.complete for p in self.plans)
         # Paths are final only now: nodes are split while rows are added.
-        self.paths = [[_path(call) for call in plan.calls] for plan in self.plans]
         self.calls = [call for plan in self.plans for call in plan.calls]
         self.chances: dict[Node, float] = {}
         self._mark()
@@ -95,17 +95,20 @@ class _Counted:
 
     def _mark(self) -> None:
         """Note which nodes are read and written, and by how many rows."""
-        for number, (plan, paths) in enumerate(zip(self.plans, self.paths, strict=True), 1):
-            for call, path in zip(plan.calls, paths, strict=True):
-                for node in path:
-                    node.read = True
-                    if self.chances.get(node, 0) < call.chance:
-                        self.chances[node] = call.chance
+        # What holds of a node holds of those above it: each walk ends where another went.
+        for number, plan in enumerate(self.plans, 1):
+            for call in plan.calls:
                 for span in call.spans:
+                    for node in span.end.path():
+                        if self.chances.get(node, -1.0) >= call.chance:
+                            break
+                        node.read = True
+                        self.chances[node] = call.chance
                     for node in span.given.path():
-                        if node.row != number:
-                            node.row = number
-                            node.rows += 1
+                        if node.row == number:
+                            break
+                        node.row = number
+                        node.rows += 1
                     for node in span.writes():
                         node.written = True
 
@@ -134,14 +137,16 @@ class _Counted:
         """Whether no sequence is cut short by the model's context or the pool."""
         limits = [n for n in (self.machine.kv_tokens, self.machine.context_length)
                   if n is not None]
-        return not limits or min(limits) > max(
-            [sum([n.most for n in span.end.path()]) for call in self.calls
-             for span in call.spans], default=0)
+        if not limits:
+            return True
+        lengths = self.tree.lengths(lambda node: node.most)
+        return min(limits) > max([lengths[span.end] for call in self.calls
+                                  for span in call.spans], default=0)
 
     def _ambiguous(self) -> bool:
         """Whether some position may be shared, or not needed, as it turns out."""
-        ahead = {n for c in self.calls if c.ahead for n in _path(c)}
-        if ahead - {n for c in self.calls if not c.ahead for n in _path(c)}:
+        if _reached([c for c in self.calls if c.ahead]) - _reached(
+                [c for c in self.calls if not c.ahead]):
             return True  # made for a call that does not happen, or not made
         computing: dict[Node, bool] = {}  # whether something is prefilled there or below
         for node in reversed(list(self.tree.nodes())):
@@ -212,8 +217,8 @@ class _Counted:
     def _alone(self) -> Figure:
         """Prefill if rows shared nothing."""
         most, expected = 0, 0.0
-        for paths in self.paths:
-            for node in set().union(*paths) if paths else ():
+        for plan in self.plans:
+            for node in _reached(plan.calls):
                 if not node.written:
                     most += node.most
                     expected += node.expected * self.chances[node]
@@ -221,17 +226,10 @@ class _Counted:
 
     def _only_choices(self, prefill: Sequence[Node]) -> list[Node]:
         """The nodes that requests of selects need, and nothing else."""
-        mine: set[Node] = set()
-        others: set[Node] = set()
-        for call in self.calls:
-            if call.base is None:
-                for span in call.spans:
-                    others.update(span.end.path())
-                continue
-            base = set(call.base.path())
-            others |= base
-            for span in call.spans:
-                mine.update([n for n in span.end.path() if n not in base])
+        selects = [c for c in self.calls if c.base is not None]
+        others = above([c.base for c in selects if c.base is not None])
+        others |= _reached([c for c in self.calls if c.base is None])
+        mine = _reached(selects)
         return [n for n in prefill if n in mine and n not in others]
 
     def _chain(self) -> Figure:
@@ -246,43 +244,43 @@ class _Counted:
 
     def _peak(self, simulated: float) -> Figure:
         pool = self.machine.kv_tokens
-        most = int(self._held(lambda node: node.most))
-        expected = min(simulated, self._held(lambda node: node.expected))
+        held, likely = self._held((lambda node: node.most, lambda node: node.expected))
+        most, expected = int(held), min(simulated, likely)
         if pool is not None:
             expected = min(expected, pool)
         if not self.complete or most >= UNBOUNDED:
             return at_most(pool, expected)
         return at_most(most if pool is None else min(most, pool), expected)
 
-    def _held(self, size: Callable[[Node], float]) -> float:
-        """What running requests hold at once: rows run side by side, up to `at_once`; what
-        several of them read counts once."""
-        common = sum([size(n) for n in self.tree.nodes() if n.rows > 1])
-        rows: list[float] = []
-        longer: list[float] = []  # without what selects alone read
-        passing: list[float] = []  # and that
-        calls: list[float] = []
+    def _held(self, sizes: Sequence[Callable[[Node], float]]) -> list[float]:
+        """What running requests hold at once, in each measure: rows run side by side, up to
+        `at_once`; what several of them read counts once."""
+        sums = [_Sums() for _ in sizes]
         for plan in self.plans:
             if plan.calls:
                 own = [_holds(call) for call in plan.calls]
                 shape = shape_of(tuple([c.needs for c in plan.calls]))
-                rows.append(peak(shape, own, size))
-                calls += [sum(map(size, path)) for path in own]
                 brief = _brief(plan.calls, own)
-                passing.append(sum(map(size, brief)))
-                longer.append(peak(shape, [path - brief for path in own], size) if brief
-                              else rows[-1])
+                rest = [path - brief for path in own] if brief else own
+                for found, size in zip(sums, sizes, strict=True):
+                    found.rows.append(peak(shape, own, size))
+                    found.calls += [sum(map(size, path)) for path in own]
+                    found.passing.append(sum(map(size, brief)))
+                    found.longer.append(peak(shape, rest, size) if brief else found.rows[-1])
+        return [self._together(found, sum([size(n) for n in self.tree.nodes() if n.rows > 1]))
+                for found, size in zip(sums, sizes, strict=True)]
 
-        def together(sizes: list[float], most: int) -> float:
-            return sum(sorted(sizes, reverse=True)[:most])
+    def _together(self, found: _Sums, common: float) -> float:
+        def most(sizes: list[float], number: int) -> float:
+            return sum(sorted(sizes, reverse=True)[:number])
 
         # What selects alone read is held only while it is computed: the tokens of the steps under
         # way (two at most), and what was computed before of one that takes several.
-        in_steps = 2 * self.machine.step_tokens + max(passing, default=0)
+        in_steps = 2 * self.machine.step_tokens + max(found.passing, default=0)
         # Nor can more than all running requests hold anything.
         return common + min(
-            together(rows, self.at_once), together(calls, self.machine.running),
-            together(longer, self.at_once) + min(together(passing, self.at_once), in_steps))
+            most(found.rows, self.at_once), most(found.calls, self.machine.running),
+            most(found.longer, self.at_once) + min(most(found.passing, self.at_once), in_steps))
 
     @cached_property
     def run(self) -> Simulated:
@@ -293,6 +291,7 @@ class _Counted:
     def works(self) -> list[Work]:
         """All requests."""
         works = []
+        lengths = self.tree.lengths(lambda node: node.expected)
         for row, plan in enumerate(self.plans):
             for call in plan.calls:
                 needs = tuple([(row, i) for i in call.needs])
@@ -300,14 +299,25 @@ class _Counted:
                 for span in call.spans:
                     works.append(Work(
                         tuple(span.given.path()), round(each),
-                        sum([n.expected for n in span.end.path()]), (row, call.number), needs,
+                        lengths[span.end], (row, call.number), needs,
                         call.rank))
         return works
 
 
-def _path(call: PlannedCall) -> set[Node]:
-    """All that a call's requests read and write."""
-    return {node for span in call.spans for node in span.end.path()}
+@dataclass(slots=True)
+class _Sums:
+    """What is held, of each row: at once, without what selects alone read, and that; and of each
+    call."""
+
+    rows: list[float] = field(default_factory=list)
+    longer: list[float] = field(default_factory=list)
+    passing: list[float] = field(default_factory=list)
+    calls: list[float] = field(default_factory=list)
+
+
+def _reached(calls: Iterable[PlannedCall]) -> set[Node]:
+    """All that calls' requests read and write."""
+    return above([span.end for call in calls for span in call.spans])
 
 
 def _holds(call: PlannedCall) -> set[Node]:

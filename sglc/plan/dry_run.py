@@ -8,8 +8,7 @@ nothing here calls a model or the user's Python.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from sglc.errors import SglcError
@@ -19,7 +18,8 @@ from sglc.ir.types import KV
 from sglc.plan.draft_calls import CallDrafts, Setting, Told, Written, as_text
 from sglc.plan.drafts import UNBOUNDED, Border, Draft
 from sglc.plan.open_values import FAILED, computed, either, formatted, is_known, unknown
-from sglc.plan.prefix_tree import Node, PrefixTree, Span
+from sglc.plan.prefix_tree import PrefixTree, Span
+from sglc.plan.row_plan import PlannedCall, RowPlan, Ways
 from sglc.tokens.images import USUAL as USUAL_IMAGE
 from sglc.tokens.images import place_image
 
@@ -27,34 +27,6 @@ _WAYS = 16  # alternatives of a prompt that are told apart
 _NOTHING: frozenset[int] = frozenset()
 _MARKS = ("kv.release", "kv.pin", "plan.await", "prompt.bind", "prompt.meta", "prompt.message",
           "plan.yield", "prompt.yield", "prompt.return")
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedCall:
-    """A model call.  number: in program order; needs: calls that end before it can start;
-    spans: what its requests read and write; base: the end of its prompt, of a select; written:
-    what it decodes; chance: that it happens at all; rank: its place in the plan; ahead: it only
-    makes KV for a later call; op: what asks for it."""
-
-    number: int
-    needs: frozenset[int]
-    spans: tuple[Span, ...]
-    base: Node | None
-    written: Written
-    chance: float
-    rank: int
-    ahead: bool = False
-    op: Op | None = field(default=None, compare=False)
-
-
-@dataclass(slots=True)
-class RowPlan:
-    """The calls of a row.  complete: whether these are all that there can be; sure: whether all
-    happen."""
-
-    calls: list[PlannedCall] = field(default_factory=list)
-    complete: bool = True
-    sure: bool = True
 
 
 class DryRun:
@@ -204,7 +176,7 @@ class _Row:
         return Draft(self.tree.block(self.tree.root, ("prompt", self.key(key)), 0, UNBOUNDED))
 
     def _role(self, op: Op, values: Sequence[Any]) -> Any:
-        """As the plan executor does it (`runtime/plan_code.py`)."""
+        """As the plan executor does it (`runtime/plan_compiler.py`)."""
         counts = iter(values[1:])
         history: list[str] = []
         for role in op.attrs["history"]:
@@ -408,15 +380,6 @@ class _Row:
                                           value, unknown(self.key(op))), strict=True):
             self.env[result], self.needs[result] = v, after
 
-@dataclass(frozen=True, slots=True)
-class Ways:
-    """What a prompt may be, with how likely."""
-
-    ways: tuple[tuple[float, Draft], ...]
-
-    def __iter__(self) -> Iterator[tuple[float, Draft]]:
-        return iter(self.ways)
-
 
 def _invalid(choices: Sequence[Any]) -> bool:
     """Whether a select among these is an error."""
@@ -430,5 +393,3 @@ def _path(op: Op, shifts: Sequence[Any]) -> tuple[int, ...]:
     for position, shift in zip(offsets(op), shifts, strict=True):
         path[position] += shift if type(shift) is int else 0
     return tuple(path)
-
-

@@ -7,7 +7,7 @@ Knows no programs and no tokenizer.  See `cost.py` for what is read off it.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 
@@ -111,6 +111,25 @@ class PrefixTree:
             node = stack.pop()
             yield node
             stack.extend(node.children.values())
+
+    def lengths(self, size: Callable[[Node], float]) -> dict[Node, float]:
+        """The length of the path to each node, in a measure of nodes."""
+        out: dict[Node, float] = {self.root: 0}
+        for node in self.nodes():
+            assert node.parent is not None
+            out[node] = out[node.parent] + size(node)
+        return out
+
+
+def above(places: Iterable[Node]) -> set[Node]:
+    """All nodes on the paths to these places."""
+    found: set[Node] = set()
+    for place in places:
+        for node in place.path():
+            if node in found:
+                break
+            found.add(node)
+    return found
 
 
 def _common(key: array[int], ids: array[int], start: int) -> int:

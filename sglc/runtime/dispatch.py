@@ -24,7 +24,8 @@ from sglc.tokens.prompt import Prompt
 from sglc.tokens.text import utf8
 
 if TYPE_CHECKING:
-    from sglc.runtime.executor import Instance, Job
+    from sglc.runtime.executor import Instance
+    from sglc.runtime.job import Job
     from sglc.runtime.plan_code import PlanCode, Step
 
 _EARLY = CallPlan(ALL, -1)  # a prefill: it goes after the calls of its instance
@@ -233,6 +234,12 @@ class Dispatcher:
             elif value.error is None:
                 metas = value.meta if type(value.meta) is list else [value.meta]
                 learned.add(sum([meta["completion_tokens"] for meta in metas]))
+
+
+def dispatcher_of(backend: Any) -> Dispatcher | None:
+    """What plans the batches of a backend, None if it takes no plans."""
+    memory = getattr(backend, "plan_memory", None)
+    return None if memory is None else Dispatcher(backend, memory)
 
 
 def _bound(job: Job, step: Step) -> int | None:

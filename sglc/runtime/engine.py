@@ -24,6 +24,7 @@ from sglc.runtime.request import Request
 from sglc.runtime.rules import Aside
 from sglc.runtime.sampler import Sampler
 from sglc.runtime.scheduler import Scheduler
+from sglc.runtime.slot_check import check_slots
 from sglc.tokens.tokenizer import Tokenizer
 
 _CHOICES = 4  # steps' worth of tokens that one step takes for the choices of a request
@@ -211,7 +212,7 @@ class EngineCore:
 
     def check(self) -> None:
         """Assert the accounting of KV: every slot owned once, every lock by a sequence."""
-        self._loop.read(lambda scheduler, _: scheduler.check())
+        self._loop.read(lambda scheduler, _: check_slots(scheduler))
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until no request is left and all callbacks have run; False after `timeout` s."""

@@ -12,120 +12,20 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
-from typing import Any, Protocol
+from typing import Any
 
-from sglc.config import RunOptions, resolve
-from sglc.errors import EngineError, IRError, SglcError
+from sglc.errors import EngineError
 from sglc.runtime import calls
-from sglc.runtime.calls import Call, Outcome, Target
-from sglc.runtime.dispatch import Dispatcher
-from sglc.runtime.plan_code import UNSET, GenSpec, PlanCode, Step
+from sglc.runtime.calls import Call, Outcome
+from sglc.runtime.copies import plain_copy
+from sglc.runtime.job import Job
+from sglc.runtime.plan_code import UNSET, Step
 from sglc.runtime.request import Request
 from sglc.runtime.text_stream import TextStream
 
 LATE = 1 << 30  # rank of what is asked for ahead of time
-SUBMIT_TOGETHER = 256  # requests of a starting batch
-
-
-class HostCall(Protocol):
-    """A call of the user's Python, as the tracer recorded it (see `trace/hosts.py`)."""
-
-    def run(self, values: Sequence[Any], before: Mapping[str, Any],
-            now: Mapping[str, Any]) -> Any: ...
-
-    def matches(self, value: Any) -> bool: ...
-
-    @property
-    def fn(self) -> Any: ...
-
-    @property
-    def repeatable(self) -> bool: ...
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """What the instances of one planned run share.  Also the target of their model calls.
-
-    hosts: the host calls of the code.  run_host: takes a function to run where host calls run.
-    resume: (arguments, outcomes of the path's events) -> the job that goes on after a break.
-    gens: options in force and compiled constraint of each gen of the code, by its index.
-    names: the program's variables, in order of first binding.  events: the outcomes that the
-    code takes for granted, from the beginning of the path.  batch: in how many rows each text of
-    their arguments is, where bags are ordered by it.  plan: of the batch, None where requests go
-    to the target as they come.
-    """
-
-    code: PlanCode
-    target: Target
-    options: RunOptions
-    seed: int
-    space: int | None = None
-    hosts: Sequence[HostCall] = ()
-    run_host: Callable[[Callable[[], None]], None] | None = None
-    resume: Callable[[Mapping[str, Any], Sequence[Any]], Job] | None = None
-    names: tuple[Any, ...] = ()
-    events: tuple[Any, ...] = ()
-    batch: Mapping[str, int] | None = None
-    plan: Dispatcher | None = None
-    gens: list[tuple[RunOptions, Any]] = field(default_factory=list)
-    condition: threading.Condition = field(default_factory=threading.Condition)
-    tokenizer: Any = None
-    template: Any = None
-    calls: Any = None
-    _held: list[Request] | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
-        self.tokenizer, self.template = self.target.tokenizer, self.target.template
-        self.calls = self.target.calls
-        for _, spec in self.code.gens:
-            if spec.reader >= len(self.hosts):
-                raise IRError("SGLC201", "a gen of parsed IR has no schema to read its text with")
-            options = resolve(spec.params, self.options)
-            if options.num_api_spec_tokens and not spec.followed:
-                options = replace(options, num_api_spec_tokens=0)
-            try:
-                constraint = self.calls.constraint_for(options, self.tokenizer)
-            except SglcError as e:
-                e.locate(spec.place)
-                raise
-            self.gens.append((options, constraint))
-
-    def submit(self, requests: Sequence[Request]) -> None:
-        """Pass requests on, in handfuls while `start_all` runs."""
-        if self.plan is not None:
-            self.plan.submit(self, requests)
-            return
-        with self._lock:
-            held = self._held
-            if held is not None:
-                held.extend(requests)
-                if len(held) < SUBMIT_TOGETHER:
-                    return
-                requests, self._held = held, []
-        self.target.submit(requests)
-
-    def cancel(self, requests: Sequence[Request]) -> None:
-        (self.plan or self.target).cancel(requests)
-
-    def reader(self, spec: GenSpec) -> Any:
-        """What makes a gen's text a value, None if the text is the value."""
-        return None if spec.reader < 0 else self.hosts[spec.reader].fn
-
-    def start_all(self, instances: Sequence[Instance]) -> None:
-        """Start instances; their first model calls reach the engine in handfuls."""
-        self._held = []
-        try:
-            for instance in instances:
-                instance.start()
-        finally:
-            with self._lock:
-                held, self._held = self._held, None
-            if held:
-                self.target.submit(held)
 
 
 class Failed:
@@ -585,12 +485,3 @@ class Instance:
         error = self.failure()
         if error is not None:
             raise error
-
-
-def plain_copy(value: Any) -> Any:
-    """A copy of plain containers, to compare with later; anything else as it is."""
-    if type(value) in (list, tuple):
-        return type(value)(plain_copy(v) for v in value)
-    if type(value) is dict:
-        return {k: plain_copy(v) for k, v in value.items()}
-    return value

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from sglc.runtime.chunks import ChunkBuilder
+from sglc.runtime.counters import Counters
 from sglc.runtime.pins import Pin
 from sglc.runtime.policies.base import Policy
 from sglc.runtime.pool import SlotPool
@@ -35,21 +35,6 @@ from sglc.runtime.step import Step
 
 _PATIENCE = 0.125
 _RECENT = 0.125  # what one step counts in `_breaks`
-
-
-@dataclass(slots=True)
-class Counters:
-    """Work done so far, in tokens unless it says otherwise; see `engine.Stats`."""
-
-    prefill: int = 0
-    cached: int = 0
-    decode: int = 0
-    forced: int = 0
-    recomputed: int = 0
-    passes: int = 0
-    requests: int = 0  # those that continue another one are not counted
-    retractions: int = 0
-    peak: int = 0
 
 
 class Scheduler:
@@ -478,26 +463,6 @@ class Scheduler:
     def in_use(self) -> int:
         """Slots of running sequences, in the tree or of their own."""
         return self.pool.total - self.pool.free - self.tree.cached
-
-    def check(self) -> None:
-        """Assert that every slot is accounted for exactly once, and every lock is owned."""
-        self.tree.check()
-        slots = [node.slots for node in self.tree.nodes()]
-        slots += [s.context[s.own:s.pos] for s in self.running]
-        self.pool.check(np.concatenate(slots) if slots else np.empty(0, dtype=np.int64))
-        own = sum(s.pos - s.own for s in self.running)
-        assert self.pool.free + self.tree.cached + self.tree.locked + own == self.pool.total
-        assert self.in_use == self.tree.locked + own
-        locks: dict[Any, int] = {}
-        for seq in self.running:
-            node, end = seq.node, seq.own
-            while node.parent is not None:
-                locks[node] = locks.get(node, 0) + 1
-                end -= len(node.key)
-                node = node.parent
-            assert node is seq.root and end == 0
-        for node in self.tree.nodes():
-            assert node.locks == locks.get(node, 0)
 
 
 def _place(seq: Sequence, place: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -23,9 +23,11 @@ from sglc.errors import Cancelled, SglcError
 from sglc.ir.bags import text_counts
 from sglc.ir.parser import parse
 from sglc.ir.verifier import verify
-from sglc.lang.compiled import Lowered, dispatcher, lower
+from sglc.lang.lowering import Lowered, lower
 from sglc.passes.base import PassContext
-from sglc.runtime.executor import Instance, Job
+from sglc.runtime.dispatch import dispatcher_of
+from sglc.runtime.executor import Instance
+from sglc.runtime.job import Job
 from sglc.serve.answers import json_answer
 from sglc.serve.context import CONTEXT
 from sglc.serve.problems import Problem, problem_of
@@ -127,7 +129,7 @@ class _Run:
             self.space = self._own = service.backend.new_space()
         batch = body.batch if body.batch is not None else (
             text_counts(rows) if body.level >= 3 else None)
-        self.plan = dispatcher(service.backend)
+        self.plan = dispatcher_of(service.backend)
         jobs: dict[Any, Job] = {}
         bound = tuple(dict.fromkeys(op.attrs["name"] for op in program.walk()
                                     if op.name == "prompt.bind"))

@@ -10,6 +10,7 @@ This module knows no prompts; bounds on what a template may do are `sandbox.py`'
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from sglc.tokens.sandbox import BoundedTemplate
 from sglc.tokens.templates import Roles, control_names
 from sglc.tokens.text import Piece, SpecialPiece
 from sglc.tokens.tokenizer import Tokenizer
+
+_PROBE = re.compile(r"Zq(\d+)probe\1Qz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,9 @@ class JinjaTemplate:
             "tools": None, "documents": None, "bos_token": getattr(tokenizer, "bos_token", ""),
             "eos_token": getattr(tokenizer, "eos_token", ""), **(variables or {})}
         self._turns: dict[tuple[Roles, str], _Turn] = {}
+        # What was asked for last: how an assistant's message is opened in history is told by the
+        # next user's too.
+        self._last: tuple[tuple[Roles, bool], tuple[str, ...]] | None = None
         parts = "'type'" in source or '"type"' in source or ".type" in source
         self._in_parts: bool | None = None if parts else False  # whether contents are lists
         try:
@@ -105,10 +111,11 @@ class JinjaTemplate:
     def _turn(self, roles: Roles, role: str) -> _Turn:
         """The text around message `role` after `roles`; computed for all its prefixes first."""
         every = (*roles, role)
-        for n in range(len(every)):
-            key = (every[:n], every[n])
-            if key not in self._turns:
-                self._turns[key] = self._new_turn(*key)
+        first = len(every)  # not known from there on
+        while first and (every[:first - 1], every[first - 1]) not in self._turns:
+            first -= 1
+        for n in range(first, len(every)):
+            self._turns[every[:n], every[n]] = self._new_turn(every[:n], every[n])
         return self._turns[roles, role]
 
     def _new_turn(self, roles: Roles, role: str) -> _Turn:
@@ -177,6 +184,13 @@ class JinjaTemplate:
 
     def _gaps(self, roles: Roles, generate: bool) -> tuple[str, ...]:
         """The rendered text before, between and after probes, one for each role."""
+        if self._last is not None and self._last[0] == (roles, generate):
+            return self._last[1]
+        gaps = self._new_gaps(roles, generate)
+        self._last = (roles, generate), gaps
+        return gaps
+
+    def _new_gaps(self, roles: Roles, generate: bool) -> tuple[str, ...]:
         messages = [{"role": role, "content": ""} for role in roles]
         if self._in_parts is not None:
             return self._rendered(messages, generate, self._in_parts)
@@ -194,32 +208,36 @@ class JinjaTemplate:
                   ) -> tuple[str, ...]:
         """The same for messages whose contents the probes stand for (None stays), with contents
         as text, or as lists of one part."""
-        probes, messages = [], []
+        numbers, messages = [], []
         for i, message in enumerate(given):
             if message["content"] is not None:
+                numbers.append(str(i))
                 probe = f"Zq{i}probe{i}Qz"
-                probes.append(probe)
                 message = {**message, "content": [{"type": "text", "text": probe}] if in_parts
                            else probe}
             messages.append(message)
-        shape = ", ".join([message["role"] for message in given])
         try:
             text = self._template.render(
                 {**self._variables, "messages": messages, "add_generation_prompt": generate})
         except Refused as error:
-            raise TokenError("SGLC311", f"the chat template refuses the roles {shape}",
+            raise TokenError("SGLC311", f"the chat template refuses the roles {_shape(given)}",
                              why=str(error)) from error
         except TemplateError as error:
-            raise TokenError("SGLC311", f"the chat template does not render the roles {shape}",
+            raise TokenError("SGLC311",
+                             f"the chat template does not render the roles {_shape(given)}",
                              why=str(error)) from error
-        gaps = []
-        for i, probe in enumerate(probes):
-            if text.count(probe) != 1:
-                raise _unstable(f"with the roles {shape}, message {i + 1} is rendered "
-                                f"{text.count(probe)} times after those before it")
-            gap, _, text = text.partition(probe)
-            gaps.append(gap)
-        return (*gaps, text)
+        parts = _PROBE.split(text)  # a gap, a number, a gap, and so on
+        found = parts[1::2]
+        if found != numbers:
+            wrong = next((n for n in numbers if found.count(n) != 1), None)
+            how = ("messages are rendered in another order" if wrong is None else
+                   f"message {int(wrong) + 1} is rendered {found.count(wrong)} times")
+            raise _unstable(f"with the roles {_shape(given)}, {how}")
+        return tuple(parts[::2])
+
+
+def _shape(messages: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join([message["role"] for message in messages])
 
 
 def _unstable(why: str) -> TokenError:

@@ -15,6 +15,7 @@ from array import array
 from dataclasses import dataclass
 
 from sglc.tokens.images import PlacedImage
+from sglc.tokens.spans import spans_since
 from sglc.tokens.tokenizer import Encoded, Tokenizer
 
 # A tail shorter than this is kept as text; longer ones are cut so that they are not re-encoded.
@@ -178,16 +179,7 @@ class Prompt:
 
     def spans(self, base: Prompt | None = None) -> list[Span]:
         """The spans in order, from the start or from `base`, which this prompt must extend."""
-        out: list[Span] = []
-        node: Prompt | None = self
-        while node is not None and node is not base:
-            if node.span is not None:
-                out.append(node.span)
-            node = node.parent
-        if node is None and base is not None and base.parent is not None:
-            raise ValueError("the prompt does not extend the given base")
-        out.reverse()
-        return out
+        return spans_since(self, base)
 
     def token_ids(self) -> array:
         """All ids (an `array('q')`, to be treated as immutable)."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 from sglc.errors import CapabilityError
+from sglc.tokens.spans import spans_since
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +112,7 @@ class TextPrompt:
 
     def spans(self, base: TextPrompt | None = None) -> list[Span]:
         """The spans in order, from the start or from `base`, which this prompt must extend."""
-        out: list[Span] = []
-        node: TextPrompt | None = self
-        while node is not None and node is not base:
-            if node.span is not None:
-                out.append(node.span)
-            node = node.parent
-        if node is None and base is not None and base.parent is not None:
-            raise ValueError("the prompt does not extend the given base")
-        out.reverse()
-        return out
+        return spans_since(self, base)
 
     def content(self) -> Conversation:
         """All that a model is shown of this prompt; equal for prompts that look alike."""

@@ -13,11 +13,12 @@ from typing import Any
 from sglc.ir import compute, types
 from sglc.ir.module import Lit, Value
 from sglc.trace.breaks import NotMergeable
+from sglc.trace.frozen import Frozen
 from sglc.trace.guards import MISSING, Guard, Recipe, snapshot
 from sglc.trace.hosts import describe_iterable, is_end, next_or_end
 from sglc.trace.outside import OutsideReads, type_of
 from sglc.trace.sequences import Seq
-from sglc.trace.symbols import Frozen, Sym, contains_symbol
+from sglc.trace.symbols import Sym, contains_symbol
 
 ASSUMED_COUNT = 2  # for lengths and counts that `sglc compile` does not know
 

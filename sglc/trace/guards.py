@@ -122,12 +122,3 @@ def snapshot(value: Any) -> Any:
     if kind is dict:
         return ("dict", *((snapshot(k), snapshot(v)) for k, v in value.items()))
     raise TypeError(f"{kind.__name__} is not plain data")
-
-
-def plain_copy(value: Any) -> Any:
-    """A copy of plain containers; anything else as it is."""
-    if type(value) in (list, tuple):
-        return type(value)(plain_copy(v) for v in value)
-    if type(value) is dict:
-        return {k: plain_copy(v) for k, v in value.items()}
-    return value

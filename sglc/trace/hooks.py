@@ -19,40 +19,36 @@ from typing import TYPE_CHECKING, Any
 
 from sglc.errors import Place
 from sglc.ir import compute, types
-from sglc.lang import expressions
+from sglc.lang.expressions import Expr
 from sglc.trace.breaks import GraphBreak
 from sglc.trace.choosing import choose
 from sglc.trace.containers import run_time_symbol
+from sglc.trace.frozen import Frozen, HostMethod
 from sglc.trace.functions import is_module
 from sglc.trace.hosts import FromOutside, ReadState
 from sglc.trace.hosts import call as call_value
 from sglc.trace.operators import CONTAINERS, Operators, kind_of, run_time, traced
 from sglc.trace.outline import bound, run_outlined
+from sglc.trace.primitives import (
+    PRIMITIVES,
+    TAKES_PARAMETERS,
+    builds_prompts,
+    is_hashable,
+    pinned_parameters,
+)
 from sglc.trace.regions import UNBOUND
 from sglc.trace.rewrite import Rewritten
 from sglc.trace.sequences import Seq
 from sglc.trace.symbols import (
-    Frozen,
-    HostMethod,
     Method,
     Sym,
     contains_symbol,
     is_symbolic,
 )
+from sglc.trace.text_methods import format_template, join_texts
 
 if TYPE_CHECKING:
     from sglc.trace.tracer import Tracer
-
-PRIMITIVES = frozenset({
-    expressions.gen, expressions.gen_int, expressions.gen_string, expressions.select,
-    expressions.system, expressions.user, expressions.assistant, expressions.system_begin,
-    expressions.system_end, expressions.user_begin, expressions.user_end,
-    expressions.assistant_begin, expressions.assistant_end, expressions.special, expressions.bag,
-    expressions.image, expressions.video, expressions.separate_reasoning})
-_TAKES_PARAMETERS = frozenset({expressions.gen, expressions.gen_int, expressions.gen_string,
-                               expressions.select, expressions.special})
-_PLAIN = frozenset({str, int, float, bool, type, type(None)})
-_SIGNATURES = {fn: inspect.signature(fn) for fn in _TAKES_PARAMETERS}
 
 # Pure on concrete, plain values.
 _PURE = frozenset({
@@ -68,7 +64,6 @@ _CHOOSING = (max, min, sorted)
 _PYTHON_TYPES = {"text": str, "choice": str, "int": int, "float": float, "bool": bool}
 _FRAMES = frozenset({sys._getframe, inspect.currentframe, inspect.stack})
 _NOBODY = object()  # the owner of what is no method
-
 
 
 class Hooks(Operators):
@@ -90,7 +85,7 @@ class Hooks(Operators):
             if name.startswith("__") and run_time_symbol(value):
                 return self.session.host("getattr", getattr, value, name)
             return type(value).__getattr__(value, name)  # never the symbol's own fields
-        if traced(value) or is_symbolic(value) or isinstance(value, expressions.Expr):
+        if traced(value) or is_symbolic(value) or isinstance(value, Expr):
             return getattr(value, name)
         if isinstance(value, CONTAINERS):
             return getattr(value, name)
@@ -115,9 +110,9 @@ class Hooks(Operators):
             kwargs = {k: self.now(v) for k, v in kwargs.items()}
         if hasattr(type(fn), "__sglc_program__"):
             return tracer.call_program(fn, args, kwargs)
-        if _hashable(fn) and fn in PRIMITIVES:
-            if fn in _TAKES_PARAMETERS:
-                args, kwargs = self._parameters(fn, args, kwargs)
+        if is_hashable(fn) and fn in PRIMITIVES:
+            if fn in TAKES_PARAMETERS:
+                args, kwargs = pinned_parameters(session, fn, args, kwargs)
             return fn(*args, **kwargs)
         if isinstance(fn, (Method, HostMethod)) or traced(fn):
             if isinstance(fn, HostMethod):
@@ -139,11 +134,11 @@ class Hooks(Operators):
             return fn(*args, **kwargs)  # it makes a program of a function of the body
         if isinstance(owner, CONTAINERS) and not isinstance(fn, MethodType):
             return self._container_method(fn, owner, args, kwargs)
-        if session.dynamic and _hashable(fn):
+        if session.dynamic and is_hashable(fn):
             found = session.builtin(fn, args, kwargs)
             if found is not NotImplemented:
                 return found
-        if _hashable(fn) and fn in _PURE:
+        if is_hashable(fn) and fn in _PURE:
             return self._pure(fn, args, kwargs)
         handed = any(traced(a) for a in (*args, *kwargs.values()))
         if isinstance(fn, FunctionType) and (handed or builds_prompts(fn)):
@@ -152,42 +147,15 @@ class Hooks(Operators):
         if method and (handed or builds_prompts(fn.__func__)):
             return tracer.inline(fn.__func__, (fn.__self__, *args), kwargs)
         name = getattr(fn, "__name__", None) or kind_of(fn)
-        if handed or any(isinstance(a, expressions.Expr) for a in (*args, *kwargs.values())):
+        if handed or any(isinstance(a, Expr) for a in (*args, *kwargs.values())):
             raise session.broken(
                 "SGLC112", f"{name}() is handed a prompt, and is no function the tracer can "
                 "follow")
-        if _hashable(fn) and fn in _FRAMES:
+        if is_hashable(fn) and fn in _FRAMES:
             raise session.broken("SGLC111", f"{name}() looks at the frames of the program")
         if fn is not print:
             self.hand_arguments(args, kwargs)
         return session.host(name, fn, *args, **kwargs)
-
-    def _parameters(self, fn: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Generation parameters are concrete: symbols are pinned by guards, choices stay."""
-        session = self.session
-        if all(type(v) in _PLAIN for v in (*args, *kwargs.values())):
-            return args, kwargs
-
-        def pin(name: str, value: Any) -> Any:
-            if name == "choices":
-                if isinstance(value, Sym):
-                    return session.concrete(value, "the choices") if isinstance(
-                        value.example, (str, int, float)) else session.elements(value)
-                return list(value) if isinstance(value, Frozen) else value
-            if isinstance(value, Sym):
-                if value.recipe is not None and value.example is None:
-                    return None
-                return session.concrete(value, f"the parameter {name}=")
-            if isinstance(value, Frozen):
-                return [pin(name, v) for v in value]
-            if type(value) in (list, tuple):
-                return type(value)(pin(name, v) for v in value)
-            return value
-
-        bound = _SIGNATURES[fn].bind(*args, **kwargs)
-        return (), {k: pin(k, v) for name, value in bound.arguments.items()
-                    for k, v in (value.items() if name in ("kwargs", "unsupported")
-                                 else ((name, value),))}
 
     def _pure(self, fn: Any, args: tuple, kwargs: dict) -> Any:
         session = self.session
@@ -282,7 +250,7 @@ class Hooks(Operators):
         return self.session.host("type", type, value)
 
     def builds(self, value: Any) -> bool:
-        return is_module(value) or (_hashable(value) and value in PRIMITIVES) or hasattr(
+        return is_module(value) or (is_hashable(value) and value in PRIMITIVES) or hasattr(
             type(value), "__sglc_program__") or (
             isinstance(value, FunctionType) and builds_prompts(value))
 
@@ -338,10 +306,10 @@ class Hooks(Operators):
             if name == "join" and len(args) == 1:
                 if isinstance(args[0], Seq):
                     return self.session.joined(owner, args[0])
-                return self._join(owner, list(self.iterate(args[0])))
+                return join_texts(self.session, owner, list(self.iterate(args[0])))
             if any(contains_symbol(a) for a in (*args, *kwargs.values())):
                 if name == "format":
-                    return self._format_method(owner, args, kwargs)
+                    return format_template(self.session, owner, args, kwargs)
                 if kwargs or not compute.text_method(name):
                     return self.session.host(name, fn, *args, **kwargs)
                 return self.session.compute("text." + name, owner, *args)
@@ -353,37 +321,6 @@ class Hooks(Operators):
         elif not isinstance(owner, (list, dict, set)) and any(run_time(a) for a in args):
             return self.session.host(name, fn, *args, **kwargs)
         return fn(*args, **kwargs)
-
-    def _join(self, separator: str, items: list[Any]) -> Any:
-        out: Any = ""
-        for i, item in enumerate(items):
-            if not (isinstance(item, str) or (isinstance(item, Sym) and item.is_text)):
-                if isinstance(item, Sym) and item.recipe is None:
-                    return self.session.host("join", separator.join, items)
-                raise self.session.broken("SGLC111", f"join() of a {kind_of(item)}")
-            out = item if i == 0 else out + separator + item
-        return out
-
-    def _format_method(self, template: str, args: tuple, kwargs: dict) -> Any:
-        import string
-
-        parts: list[Any] = []
-        auto = 0
-        try:
-            for text, name, spec, conversion in string.Formatter().parse(template):
-                if text:
-                    parts.append(text)
-                if name is None:
-                    continue
-                if name == "":
-                    name, auto = str(auto), auto + 1
-                value = args[int(name)] if name.isdigit() else kwargs[name]
-                if "{" in (spec or ""):
-                    raise ValueError
-                parts.append((value, conversion or "", spec or ""))
-        except (ValueError, IndexError, KeyError):
-            return self.session.host("format", str.format, template, *args, **kwargs)
-        return self.session.format(parts)
 
     # -- outlined statements ----------------------------------------------------------------
     def outlined(self, number: int, *given: tuple[str, Callable[[], Any]]) -> Any:
@@ -404,7 +341,7 @@ class Hooks(Operators):
                                                  *statement.first_use(name)),
                                      fixes=("move what uses it out of the try",))
                 value = ReadState({k: value.unread(k) for k in keys})
-            elif isinstance(value, expressions.Expr):
+            elif isinstance(value, Expr):
                 raise self.session.broken(
                     "SGLC113", f"a {type(value).__name__} of the program's own is used inside try")
             self.hand(value)
@@ -425,24 +362,3 @@ class Hooks(Operators):
 
     def bound(self, result: Any, name: str) -> Any:
         return self.session.host("variable", bound, result, name)
-
-def builds_prompts(fn: FunctionType) -> bool:
-    """Whether a function mentions sglc's primitives: then it is traced, not called."""
-    names = {*fn.__code__.co_names, *fn.__code__.co_freevars}
-    cells = dict(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True))
-    for name in names:
-        value = fn.__globals__.get(name)
-        if name in cells:
-            try:
-                value = cells[name].cell_contents
-            except ValueError:
-                continue
-        if isinstance(value, ModuleType) and value.__name__ == "sglc":
-            return True
-        if (_hashable(value) and value in PRIMITIVES) or hasattr(type(value), "__sglc_program__"):
-            return True
-    return False
-
-
-def _hashable(value: Any) -> bool:
-    return isinstance(value, (FunctionType, BuiltinFunctionType, type))

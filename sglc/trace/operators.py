@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from sglc.ir import types
-from sglc.lang import expressions
+from sglc.lang.expressions import Expr
+from sglc.lang.prompt_surface import RoleScope
 from sglc.trace.breaks import NotMergeable
 from sglc.trace.containers import OWN, run_time_symbol
+from sglc.trace.frozen import Frozen, HostMethod
 from sglc.trace.functions import Functions
+from sglc.trace.groups import LoopGroup
 from sglc.trace.guards import MISSING
 from sglc.trace.hosts import formatted
 from sglc.trace.sequences import Seq
-from sglc.trace.state import LoopGroup
 from sglc.trace.symbols import (
-    Frozen,
-    HostMethod,
     Method,
     Partial,
     Sym,
@@ -307,7 +307,7 @@ class Operators(Functions):
 
     def store_attribute(self, owner: Any, name: str, value: Any) -> None:
         """`owner.name = value`."""
-        if traced(owner) or isinstance(owner, (Method, HostMethod, expressions.Expr)):
+        if traced(owner) or isinstance(owner, (Method, HostMethod, Expr)):
             raise self.session.broken("SGLC113", f"an attribute of {kind_of(owner)} is changed")
         self.hand(value)
         self.session.host("setattr", setattr, owner, name, value)
@@ -316,7 +316,7 @@ class Operators(Functions):
                          calls: bool) -> None:
         """`owner.name += value` and the like."""
         owner = self.now(owner)
-        if traced(owner) or isinstance(owner, expressions.Expr):
+        if traced(owner) or isinstance(owner, Expr):
             raise self.session.broken("SGLC113", f"an attribute of {kind_of(owner)} is changed")
         if calls:
             old = self.session.host("getattr", getattr, owner, name)
@@ -358,8 +358,7 @@ class Operators(Functions):
             self.hand(right)
             self.session.host("i" + op.lower(), _INPLACE[op], left, right)
             return left
-        if not (traced(left) or is_symbolic(left) or isinstance(left, (*CONTAINERS,
-                                                                      expressions.Expr))):
+        if not (traced(left) or is_symbolic(left) or isinstance(left, (*CONTAINERS, Expr))):
             self.hand(right)
             return self.session.host("i" + op.lower(), _INPLACE[op], left, right)
         self._no_change(left)
@@ -371,7 +370,7 @@ class Operators(Functions):
         return _INPLACE[op](left, right)
 
     def context(self, manager: Any) -> Any:
-        if traced(manager) or isinstance(manager, expressions.RoleScope):
+        if traced(manager) or isinstance(manager, RoleScope):
             return manager
         raise self.session.broken("SGLC111", f"with {kind_of(manager)}")
 
@@ -393,7 +392,7 @@ def run_time(value: Any, depth: int = 6) -> bool:
 
 def _holds_traced(value: Any) -> bool:
     items = value.values() if type(value) is dict else value
-    return any(traced(v) or isinstance(v, expressions.Expr) for v in items)
+    return any(traced(v) or isinstance(v, Expr) for v in items)
 
 
 def _holds_functions(value: Any) -> bool:

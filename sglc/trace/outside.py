@@ -12,10 +12,12 @@ from typing import Any
 
 from sglc.ir import types
 from sglc.ir.module import Lit, Operand, Value
-from sglc.trace.guards import MISSING, OutsideGuard, Recipe, plain_copy, snapshot, uniform
+from sglc.runtime.copies import plain_copy
+from sglc.trace.frozen import Frozen
+from sglc.trace.guards import MISSING, OutsideGuard, Recipe, snapshot, uniform
 from sglc.trace.hosts import Before
 from sglc.trace.recording import Recording
-from sglc.trace.symbols import Frozen, Sym, is_symbolic
+from sglc.trace.symbols import Sym, is_symbolic
 
 
 class OutsideReads(Recording):

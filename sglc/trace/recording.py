@@ -18,6 +18,7 @@ from sglc.ir import compute, types
 from sglc.ir.module import Attr, Lit, Op, Operand, Value
 from sglc.trace.breaks import GraphBreak, NotMergeable, PathEnd
 from sglc.trace.explore import MAX_LOOP, MAX_STEPS, Recorder, endless
+from sglc.trace.frozen import Frozen
 from sglc.trace.guards import MISSING, Guard, OutsideGuard, snapshot
 from sglc.trace.hosts import (
     Argument,
@@ -33,7 +34,7 @@ from sglc.trace.hosts import (
 )
 from sglc.trace.outline import Reads
 from sglc.trace.sequences import Seq
-from sglc.trace.symbols import Frozen, Method, Partial, Sym, contains_symbol
+from sglc.trace.symbols import Method, Partial, Sym, contains_symbol
 
 _RESULTS = {"as_text": types.TEXT, "format": types.TEXT, "str": types.TEXT, "repr": types.TEXT,
             "int": types.INT, "float": types.FLOAT, "isinstance": types.BOOL, "bool": types.BOOL,

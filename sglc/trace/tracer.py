@@ -16,18 +16,19 @@ from sglc.ir.module import Lit, Module, Operand, Program
 from sglc.trace.arguments import spread
 from sglc.trace.breaks import GraphBreak, NotMergeable, PathEnd
 from sglc.trace.explore import Recorder
+from sglc.trace.frozen import Frozen
 from sglc.trace.functions import Coroutine, CoroutineFunction
 from sglc.trace.guards import MISSING, Guard, OutsideGuard
 from sglc.trace.hooks import Hooks
 from sglc.trace.hosts import HostCall
+from sglc.trace.loop_ops import drop_unread
 from sglc.trace.loop_rewrite import LoopRewrite
-from sglc.trace.loops import drop_unread
 from sglc.trace.outside import type_of
 from sglc.trace.rewrite import instantiate, rewrite
 from sglc.trace.sequences import Seq
 from sglc.trace.session import Session
 from sglc.trace.state import TraceState
-from sglc.trace.symbols import Frozen, Sym
+from sglc.trace.symbols import Sym
 
 MAX_INLINE_DEPTH = 64
 
@@ -233,5 +234,3 @@ def _type(example: Any) -> types.Type:
     if example is None or not isinstance(example, (str, int, float, bool, list, tuple, dict)):
         return types.ANY
     return type_of(example)
-
-

@@ -20,7 +20,6 @@ from sglc.viz.picture import Node, picture
 from sglc.viz.repeats import folded
 from sglc.viz.shapes import text
 
-_LEAST = 760.0  # pixels of width, for the legend
 _LEGEND = (("constant", "constant text"), ("special", "control tokens, role"),
            ("value", "text known at run time"), ("gen", "gen"), ("select", "select"),
            ("branch", "branch"), ("host", "host call"))
@@ -64,13 +63,15 @@ def draw(pictures: Iterable[Picture], *, standalone: bool = False) -> str:
     """Pictures one below the other.  standalone: with styles, as a file of its own."""
     parts: list[str] = []
     names: list[str] = []
-    top, wide = 0.0, _LEAST
+    top, wide = 0.0, 0.0
     for p in pictures:
         drawing = Drawing(p.program, p.nodes, top, p.facts, p.numbers)
         parts += drawing.parts
         names.append(p.program.name)
         top, wide = drawing.bottom, max(wide, drawing.wide)
-    parts += _legend(top)
+    legend, reach = _legend(top)
+    parts += legend
+    wide = max(wide, reach)
     style = f"<style>{asset('graph.css')}</style>\n" if standalone else ""
     return (f'<svg xmlns="http://www.w3.org/2000/svg" class="sglc" width="{wide:.0f}" '
             f'height="{top + 48:.0f}" viewBox="0 0 {wide:.0f} {top + 48:.0f}" '
@@ -80,11 +81,12 @@ def draw(pictures: Iterable[Picture], *, standalone: bool = False) -> str:
             + "\n</svg>\n")
 
 
-def _legend(top: float) -> list[str]:
+def _legend(top: float) -> tuple[list[str], float]:
+    """What the colours mean, in one line, and where that ends."""
     out, x, y = [], MARGIN, top + 24
     for kind, label in _LEGEND:
         out.append(f'<rect class="{kind}" x="{x:.1f}" y="{y - 10:.1f}" width="16" height="12" '
                    'rx="2"/>')
         out.append(text(x + 22, y, label, "small"))
         x += 44 + 6 * len(label)
-    return out
+    return out, x

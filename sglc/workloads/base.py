@@ -59,6 +59,11 @@ def text(words: int, *seed: object) -> str:
     return " " + " ".join([draw.choice(_WORDS) for _ in range(words)])
 
 
+def questions(size: Size, seed: int) -> Rows:
+    """Rows of one text each, `q`."""
+    return [{"q": text(size.words, "question", seed, i)} for i in range(size.rows)]
+
+
 def fixed(name: str, tokens: int, **more: Any) -> Expr:
     """A gen of exactly so many tokens."""
     return gen(name, max_tokens=tokens, ignore_eos=True, **more)

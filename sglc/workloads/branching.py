@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import sglc as sgl
-from sglc.workloads.base import Rows, Size, Workload, fixed, text
+from sglc.workloads.base import Rows, Size, Workload, fixed, questions, text
 
 _DIMENSIONS = ("clarity", "depth", "style", "grammar", "evidence", "novelty")
 _AGENTS = 3
@@ -34,10 +34,6 @@ def _tree(size: Size) -> Any:
         s += "\nBest:" + "".join([f["thought"][-20:] for f in level]) + fixed("best", n // 2)
 
     return tree
-
-
-def _questions(size: Size, seed: int) -> Rows:
-    return [{"q": text(size.words, "question", seed, i)} for i in range(size.rows)]
 
 
 def _debate(size: Size) -> Any:
@@ -155,17 +151,17 @@ def _documents(size: Size, seed: int) -> Rows:
 
 
 WORKLOADS = (
-    Workload("tree", "tree of thought, 3 branches, 3 deep", _tree, _questions,
+    Workload("tree", "tree of thought, 3 branches, 3 deep", _tree, questions,
              Size(3, 24, 4), Size(32, 512, 64)),
     Workload("debate", "3 agents, 2 rounds; 6 questions a context", _debate, _debates,
              Size(12, 8, 6, 32), Size(144, 64, 64, 1024)),
     Workload("debate-shuffled", "the same, rows in random order", _debate, _shuffled_debates,
              Size(12, 8, 6, 32), Size(144, 64, 64, 1024)),
-    Workload("chains", "5 chains of reasoning, then an answer", _chains, _questions,
+    Workload("chains", "5 chains of reasoning, then an answer", _chains, questions,
              Size(4, 24, 8), Size(64, 512, 128)),
-    Workload("vote", "self-consistency: 8 samples and a vote", _vote, _questions,
+    Workload("vote", "self-consistency: 8 samples and a vote", _vote, questions,
              Size(4, 32, 6), Size(64, 1024, 128)),
-    Workload("judge", "6 views of an article, then a grade", _judge, _questions,
+    Workload("judge", "6 views of an article, then a grade", _judge, questions,
              Size(4, 48, 6), Size(64, 1500, 64)),
     Workload("map-reduce", "4 parts summarised, then the whole", _map_reduce, _documents,
              Size(4, 24, 6, 24), Size(64, 1000, 64, 256)),

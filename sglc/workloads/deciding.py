@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import sglc as sgl
-from sglc.workloads.base import Rows, Size, Workload, fixed, text
+from sglc.workloads.base import Size, Workload, fixed, questions, text
 
 _TOOLS = ("calculator", "search", "calendar", "translator")
 
@@ -32,11 +32,7 @@ def _router(size: Size) -> Any:
     return router
 
 
-def _questions(size: Size, seed: int) -> Rows:
-    return [{"q": text(size.words, "question", seed, i)} for i in range(size.rows)]
-
-
 WORKLOADS = (
     Workload("router", "one of 4 tools with rules of its own, then whether that is enough",
-             _router, _questions, Size(8, 16, 8, 24), Size(256, 64, 32, 45)),
+             _router, questions, Size(8, 16, 8, 24), Size(256, 64, 32, 45)),
 )

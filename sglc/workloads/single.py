@@ -9,7 +9,7 @@ import zlib
 from typing import Any
 
 import sglc as sgl
-from sglc.workloads.base import Rows, Size, Workload, fixed, text
+from sglc.workloads.base import Rows, Size, Workload, fixed, questions, text
 
 _FIELDS = ("name", "place", "date", "amount", "person", "reason")
 _ANSWERS = ("a large house", "the old city", "some other people", "nothing at all")
@@ -139,26 +139,22 @@ def _answer(size: Size) -> Any:
     return answer
 
 
-def _questions(size: Size, seed: int) -> Rows:
-    return [{"q": text(size.words, "question", seed, i)} for i in range(size.rows)]
-
-
 WORKLOADS = (
-    Workload("tips", "two tips, each expanded by another program", _tips, _questions,
+    Workload("tips", "two tips, each expanded by another program", _tips, questions,
              Size(4, 4, 8, 40), Size(64, 16, 128, 512)),
-    Workload("react", "an agent: 3 thoughts, each with a search", _react, _questions,
+    Workload("react", "an agent: 3 thoughts, each with a search", _react, questions,
              Size(4, 12, 6, 40, 0.02), Size(64, 64, 48, 1024, 0.2)),
     Workload("rag", "4 of 12 documents in a bag, then a question", _rag, _retrieved,
              Size(8, 20, 8), Size(256, 300, 64)),
     Workload("rag-ordered", "the same, the bag's order chosen (opt_level=3)", _rag_ordered,
              _retrieved, Size(8, 20, 8), Size(256, 300, 64)),
-    Workload("classify", "shared examples, then one of 4 answers", _classify, _questions,
+    Workload("classify", "shared examples, then one of 4 answers", _classify, questions,
              Size(12, 12, 1, 100), Size(512, 40, 1, 2000)),
-    Workload("extract", "6 fields of a document", _extract, _questions,
+    Workload("extract", "6 fields of a document", _extract, questions,
              Size(6, 60, 4), Size(128, 1000, 8)),
     Workload("chat", "4 turns", _chat, _conversations,
              Size(4, 20, 8), Size(64, 256, 64)),
-    Workload("unique", "control: one gen on unique prompts", _answer, _questions,
+    Workload("unique", "control: one gen on unique prompts", _answer, questions,
              Size(8, 40, 8), Size(256, 1024, 128), gains=False),
     Workload("long-chat", "control: one long conversation", _chat, _conversations,
              Size(1, 60, 12), Size(1, 1024, 256), gains=False),

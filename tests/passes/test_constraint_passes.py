@@ -22,7 +22,7 @@ from sglc.grammar.fsm import FsmConstraint
 from sglc.ir.literals import quote
 from sglc.ir.module import Op
 from sglc.ir.types import choice
-from sglc.lang import compiled as lang_compiled
+from sglc.lang import lowering
 from sglc.passes import PassManager
 from sglc.passes.remarks import remarks
 from sglc.runtime import calls
@@ -102,7 +102,7 @@ def test_compiled_is_eager(model: Any, tmp_path_factory: pytest.TempPathFactory,
     want = [outcome(s) for s in program.run_batch(rows, mode="eager", **options)]
     with pytest.MonkeyPatch.context() as patch:
         if spec is not None:
-            patch.setattr(lang_compiled, "pipeline", lambda *_: spec)
+            patch.setattr(lowering, "pipeline", lambda *_: spec)
         got = [outcome(s) for s in program.run_batch(rows, mode="compiled", **options)]
     assert got == want
 

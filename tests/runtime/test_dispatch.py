@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sglc
-from sglc.lang import compiled
+from sglc.lang.progress import Progress
 from sglc.plan.planner import Need
 from sglc.runtime.dispatch import Dispatcher
 from sglc.workloads import WORKLOADS, Size, Workload
@@ -210,7 +210,7 @@ def test_interrupted_while_most_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(self: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(compiled.Progress, "step", interrupted)
+    monkeypatch.setattr(Progress, "step", interrupted)
     batch = [{"q": f"q{i}", "tool": shout} for i in range(60)]
     with sglc.HashModel(kv_tokens=200, max_batch_tokens=32) as model:
         states = tools.run_batch(batch, backend=model)

@@ -307,6 +307,26 @@ def test_long_conversations(byte_tokenizer: ByteTokenizer) -> None:
     assert piece_text(template.open(roles, "user")) == "<|im_start|>user\n"
 
 
+def test_a_conversation_is_rendered_three_times_a_round(
+        byte_tokenizer: ByteTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each turn once, and once more what opens an assistant's message for generation."""
+    renders = 0
+    render = BoundedTemplate.render
+
+    def counted(template: BoundedTemplate, variables: dict) -> str:
+        nonlocal renders
+        renders += 1
+        return render(template, variables)
+
+    monkeypatch.setattr(BoundedTemplate, "render", counted)
+    template = JinjaTemplate(SMOL, byte_tokenizer)
+    roles = ("user", "assistant") * 10
+    for n, role in enumerate(roles):
+        template.open(roles[:n], role)
+        template.close(roles[:n], role)
+    assert renders == 3 * 10 + 1  # the last answer is followed by a user's turn, to see
+
+
 def test_plain_templates(byte_tokenizer: ByteTokenizer) -> None:
     registry = TemplateRegistry()
 

@@ -101,6 +101,16 @@ def test_titles_name_the_place(stages: dict[str, Module]) -> None:
     assert any("gen tip" in t and f"test_svg.py:{line}:" in t for t in titles)
 
 
+def test_the_legend_is_inside() -> None:
+    @sgl.program
+    def small(s):
+        s += sgl.gen("x", max_tokens=1)
+
+    root = ElementTree.fromstring(svg(small.compile().stages["prompt"]))
+    last = next(e for e in root.iter(f"{NS}text") if e.text == "host call")
+    assert float(last.get("x", "")) + 5.5 * len("host call") <= float(root.get("width", ""))
+
+
 def test_bars_grow_with_their_text() -> None:
     def width(n: int) -> float:
         @sgl.program
