@@ -1,28 +1,51 @@
 """Attention on the GPU: correctness, then time a layer, on the head shape of Llama-3.1-8B.
 
-`python -m bench.gpu_attention [--only prefill,decode,shared,threshold] [--tune] [--flashinfer]`
+`python -m bench.gpu_attention [--only prefill,long,decode,shared,threshold] [--tune]`
+`python -m bench.gpu_attention --flashinfer` (prefill and long rows beside FlashInfer's)
 
 A case is captured in one CUDA graph over several layers, each with its own pool, so that the L2
-cache serves no layer twice; times are medians of replays divided by the layers.  Slots are in
-shuffled runs of 16.  The floor of a decode case is its distinct bytes of keys and values at
-4.3 TB/s.  Beside it: torch's attention on keys and values already gathered (flash, cuDNN), and
-FlashInfer if it can be imported and is asked for (it compiles for a minute).
+cache serves no layer twice; times are medians of replays divided by the layers.  The floor of a
+decode case is its distinct bytes of keys and values at 4.3 TB/s.  Beside it: torch's attention on
+keys and values already gathered (flash, cuDNN), and FlashInfer if it is asked for (it compiles for
+a minute when first used).
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import SDPBackend
 
+from bench.attention_cases import (
+    DECODE,
+    DIM,
+    HEADS,
+    KV_HEADS,
+    LONG,
+    PREFILL,
+    SHARED,
+    Case,
+    grouped,
+    inputs,
+)
+from bench.attention_peers import (
+    backends,
+    flashinfer_us,
+    host_us,
+    long_rows,
+    long_rows_us,
+    median_us,
+    replays,
+    torch_us,
+)
 from sglc.kernels.attention_shape import Grid, Limits, Shape
 from sglc.kernels.attention_units import plan_units, shared_runs
+from sglc.kernels.long_rows import long_span, ragged, split
 from sglc.kernels.paged_attention import Rows, paged_attention_torch
 from sglc.kernels.prefix_tree import Shared, find_shared
 from sglc.kernels.unit_attention import (
@@ -32,116 +55,6 @@ from sglc.kernels.unit_attention import (
     default_shape,
     tuning,
 )
-
-HEADS, KV_HEADS, DIM = 32, 8, 128
-BANDWIDTH = 4.3e12
-BYTES = 2 * KV_HEADS * DIM * 2  # a token's keys and values
-PAGE = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """Rows over slots; `flops` of the causal products; `same`: (rows, new, keys) if all equal."""
-
-    name: str
-    rows: Rows
-    table: np.ndarray
-    slots: int
-    same: tuple[int, int, int] | None
-
-    @property
-    def floor(self) -> float:
-        """Microseconds to read what is distinct."""
-        return len(np.unique(self.table)) * BYTES / BANDWIDTH * 1e6
-
-    @property
-    def flops(self) -> float:
-        """Of the two products, causal."""
-        n, length = self.rows.tokens, self.rows.lengths
-        return float(4 * HEADS * DIM * (n * (2 * length - n + 1) // 2).sum())
-
-
-def case(name: str, sequences: Sequence[tuple[Sequence[int], int]], seed: int = 0) -> Case:
-    """One row for (lengths of nested prefixes by group, new tokens), see `grouped`."""
-    rng = np.random.default_rng(seed)
-    runs: dict[tuple[int, ...], np.ndarray] = {}
-    used = 0
-    contexts = []
-    total = 0
-    for path, _ in sequences:
-        for depth in range(0, len(path), 2):
-            total += -(-path[depth + 1] // PAGE) if path[:depth + 2] not in runs else 0
-            runs.setdefault(tuple(path[:depth + 2]), np.empty(0))
-    pages = rng.permutation(total)
-    runs.clear()
-    for path, _ in sequences:
-        parts = []
-        for depth in range(0, len(path), 2):
-            key, length = tuple(path[:depth + 2]), path[depth + 1]
-            if key not in runs:
-                count = -(-length // PAGE)
-                runs[key] = (pages[used:used + count, None] * PAGE
-                             + np.arange(PAGE)).reshape(-1)[:length]
-                used += count
-            parts.append(runs[key])
-        contexts.append(np.concatenate(parts))
-    tokens = [n for _, n in sequences]
-    lengths = [len(c) for c in contexts]
-    rows = Rows.of(np.cumsum([0, *tokens[:-1]]).tolist(), tokens, lengths,
-                   np.cumsum([0, *lengths[:-1]]).tolist())
-    same = ((len(tokens), tokens[0], lengths[0])
-            if len(set(tokens)) == len(set(lengths)) == 1 else None)
-    return Case(name, rows, np.concatenate(contexts).astype(np.int32), total * PAGE, same)
-
-
-def plain(rows: int, new: int, keys: int) -> Case:
-    """`rows` rows that share nothing."""
-    return case(f"{rows} x {new} new of {keys}", [((i, keys), new) for i in range(rows)])
-
-
-def grouped(groups: Sequence[tuple[int, int]], own: int, top: int = 0, new: int = 1,
-            name: str = "") -> Case:
-    """Groups of (rows, shared tokens), each row with `own` more; all below `top` tokens."""
-    head = (0, top) if top else ()
-    ids = iter(range(1 << 30))
-    return case(name or f"{len(groups)} x {groups[0][0]} x ({groups[0][1]} + {own})",
-                [((*head, g + 1, shared, next(ids), own), new)
-                 for g, (rows, shared) in enumerate(groups) for _ in range(rows)])
-
-
-def median_us(launch: Callable[[int], object], layers: int, replays: int = 15) -> float:
-    """Microseconds of `launch(layer)`, of a graph over all layers."""
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        for i in range(layers):
-            launch(i)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    repeat = max(1, 8 // layers)
-    with torch.cuda.graph(graph):
-        for _ in range(repeat):
-            for i in range(layers):
-                launch(i)
-    times = []
-    for i in range(replays + 2):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        if i >= 2:
-            times.append(start.elapsed_time(end))
-    return float(np.median(times)) * 1e3 / layers / repeat
-
-
-def host_us(work: Callable[[], object]) -> float:
-    """Median microseconds of `work` on the host."""
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return float(np.median(times)) * 1e6
 
 
 class Bench:
@@ -193,7 +106,7 @@ class Bench:
                 error = (out[which].float() - expected).norm() / expected.norm()
                 assert float(error) < 1e-2, (c.name, float(error))
             assert not out.isnan().any(), c.name
-        return median_us(lambda i: attend(pools[i], None), len(pools)), host
+        return median_us(lambda i: attend(pools[i], None), len(pools), replays(c)), host
 
     def split(self, c: Case, pools: list[Tensor], q: Tensor, runs: Sequence[Shared]) -> str:
         """us of narrow, middle, wide units and of merging, each launched alone."""
@@ -205,77 +118,61 @@ class Bench:
             if g != Grid(0, 0, 0, 0) else "-" for g in alone)
 
 
-def inputs(c: Case) -> tuple[list[Tensor], Tensor]:
-    """Pools of enough layers to leave the L2 cache, and queries."""
-    layers = int(max(2, min(32, 2**28 // (c.slots * BYTES) + 1)))
-    pools = [torch.empty(c.slots, 2, KV_HEADS, DIM, device="cuda", dtype=torch.bfloat16).normal_()
-             for _ in range(layers)]
-    q = torch.randn(c.rows.total, HEADS, DIM, device="cuda", dtype=torch.bfloat16)
-    return pools, q
-
-
-def torch_us(c: Case, pools: list[Tensor], q: Tensor, backend: SDPBackend) -> float:
-    """torch's attention on gathered keys and values, heads repeated; equal rows only."""
-    if c.same is None:
-        return float("nan")
-    rows, new, keys = c.same
-    if new not in (1, keys) or rows * keys > 1 << 18:
-        return float("nan")
-    table = torch.from_numpy(c.table).cuda().long()
-    kv = [p[table].view(rows, keys, 2, KV_HEADS, DIM) for p in pools[:2]]
-    queries = q.view(rows, new, HEADS, DIM).transpose(1, 2)
-    pairs = [[x[:, :, i].transpose(1, 2).repeat_interleave(HEADS // KV_HEADS, 1).contiguous()
-              for i in (0, 1)] for x in kv]
-    try:
-        with sdpa_kernel(backend):
-            return median_us(lambda i: torch.nn.functional.scaled_dot_product_attention(
-                queries, *pairs[i % 2], is_causal=new > 1), len(pairs))
-    except RuntimeError:
-        return float("nan")
-
-
-def flashinfer_us(c: Case, pools: list[Tensor], q: Tensor) -> float:
-    """FlashInfer's paged FA2 prefill, tensor-core decode being the same kernel; page size 1."""
-    import flashinfer
-
-    space = torch.zeros(256 << 20, dtype=torch.uint8, device="cuda")
-    wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(space, "NHD", backend="fa2")
-    ends = [np.append(0, a.cumsum()).astype(np.int32) for a in (c.rows.tokens, c.rows.lengths)]
-    table = torch.from_numpy(np.concatenate([
-        c.table[o:o + n] for o, n in zip(c.rows.offsets, c.rows.lengths, strict=True)])).cuda()
-    wrapper.plan(torch.from_numpy(ends[0]).cuda(), torch.from_numpy(ends[1]).cuda(), table,
-                 torch.ones(len(c.rows.starts), dtype=torch.int32, device="cuda"), HEADS,
-                 KV_HEADS, DIM, 1, causal=True, q_data_type=q.dtype)
-    out = torch.empty_like(q)
-    return median_us(lambda i: wrapper.run(q, pools[i].unsqueeze(2), out=out), len(pools))
-
-
-PREFILL = [plain(8, 1024, 1024), plain(1, 8192, 8192), plain(16, 128, 2176), plain(4, 512, 4096),
-           case("mixed: 96 x 1 of 1500, 2 x 1024 new",
-                [*(((i, 1500), 1) for i in range(96)), ((100, 1024), 1024), ((101, 3000), 1024)])]
-DECODE = [plain(b, 1, k) for b in (1, 16, 64, 256) for k in (128, 1024, 4096)] + [
-    case("ragged 64: 16 .. 8192", [((i, int(16 * 1.104**i)), 1) for i in range(64)])]
-SHARED = [*(grouped([(n, s)], own) for n, s, own in (
-    (8, 1024, 128), (8, 4096, 128), (16, 4096, 128), (64, 1024, 128), (64, 4096, 128),
-    (64, 4096, 1024), (64, 16384, 128), (256, 1024, 64), (256, 4096, 64))),
-    grouped([(16, 2048)] * 32, 128), grouped([(512, 4096)], 32),
-    grouped([(3, 700), (40, 2048), (7, 5000), (1, 900), (90, 300), (20, 1111)], 100,
-            name="ragged groups, 161 rows"),
-    grouped([(16, 512)] * 16, 64, top=2048, name="two levels: 2048 / 16 x 512 / 16 x 64"),
-    grouped([(4, 160)] * 32, 64, new=8, name="jumps: 32 x 4 x (160 + 64), 8 new")]
-
-
 def prefill(b: Bench, others: bool, flash: bool) -> None:
-    print("\nprefill | us | TFLOP/s | flash | cuDNN | flashinfer | host us", flush=True)
+    names = backends() if flash else ()
+    print("\nprefill | us | TFLOP/s | flash | cuDNN | host us" + "".join(
+        f" | FlashInfer {name}: us | TFLOP/s | plan us" for name in names)
+        + (f" | {names[-1]} for long rows alone, us" if names else ""), flush=True)
     for c in PREFILL:
         pools, q = inputs(c)
         us, host = b.time(c, pools[:4], q)
         line = f"{c.name} | {us:.1f} | {c.flops / us / 1e6:.0f}"
-        if others:
-            line += "".join(f" | {torch_us(c, pools, q, k):.1f}" for k in (
-                SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION))
-            line += f" | {flashinfer_us(c, pools[:4], q) if flash else float('nan'):.1f}"
-        print(f"{line} | {host:.0f}", flush=True)
+        line += "".join(f" | {torch_us(c, pools, q, k) if others else float('nan'):.1f}" for k in (
+            SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION)) + f" | {host:.0f}"
+        ours = b.prepare(c, q, (), False)[0](pools[0], None)
+        for name in names:
+            us, host = long_rows_us(c, pools[:4], q, name, ours)
+            line += f" | {us:.1f} | {c.flops / us / 1e6:.0f} | {host:.0f}"
+        if names:
+            line += f" | {parted_us(b, c, pools[:4], q, names[-1], ours):.1f}"
+        print(line, flush=True)
+
+
+def parted_us(b: Bench, c: Case, pools: list[Tensor], q: Tensor, backend: str, expected: Tensor
+              ) -> float:
+    """us a layer where long rows are FlashInfer's and others are not; NaN if all are alike."""
+    kernel = long_rows(backend)
+    span = long_span(c.rows, kernel.worth)
+    if span is None or span.last - span.first == len(c.rows.starts):
+        return float("nan")
+    mine, others = split(c.rows, span)
+    launch = kernel.plan(ragged(mine, c.table))
+    attend, _, _ = b.prepare(replace(c, rows=others), q, (), False)
+
+    def both(pool: Tensor) -> Tensor:
+        out = attend(pool, None)
+        launch(q[span.start:span.stop], pool, out[span.start:span.stop])
+        return out
+
+    error = (both(pools[0]).float() - expected.float()).norm() / expected.float().norm()
+    assert float(error) < 1e-2, (c.name, float(error))
+    return median_us(lambda i: both(pools[i]), len(pools), replays(c))
+
+
+def long(b: Bench, others: bool, flash: bool) -> None:
+    if not flash or not backends():
+        return
+    name = backends()[-1]
+    print(f"\nlong rows (*: given to FlashInfer {name}) | us | FlashInfer {name} | ratio",
+          flush=True)
+    for c in LONG:
+        pools, q = inputs(c)
+        us, _ = b.time(c, pools[:4], q, check=False)
+        ours = b.prepare(c, q, (), False)[0](pools[0], None)
+        its, _ = long_rows_us(c, pools[:4], q, name, ours)
+        given = long_span(c.rows, long_rows(name).worth) is not None
+        print(f"{c.name}{' *' if given else ''} | {us:.1f} | {its:.1f} | {its / us:.2f}",
+              flush=True)
 
 
 def decode(b: Bench, others: bool, flash: bool) -> None:
@@ -361,11 +258,14 @@ def tune(shape: Shape, base: Tuning, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="prefill,decode,shared,threshold")
+    parser.add_argument("--only", help="sections, separated by commas")
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--alone", action="store_true", help="nothing beside it")
     parser.add_argument("--flashinfer", action="store_true")
     args = parser.parse_args()
+    everything = args.tune or not args.flashinfer
+    only = (args.only or ("prefill,long,decode,shared,threshold" if everything
+                          else "prefill,long")).split(",")
     torch.manual_seed(0)
     properties = torch.cuda.get_device_properties(0)
     shape = default_shape(HEADS, KV_HEADS, DIM, torch.bfloat16,
@@ -374,10 +274,11 @@ def main() -> None:
     if args.tune:
         tune(shape, tuning(torch.bfloat16, "cuda"), properties.multi_processor_count)
     bench = Bench(shape, tuning(torch.bfloat16, "cuda"))
-    for name, run in (("prefill", prefill), ("decode", decode), ("shared", shared)):
-        if name in args.only.split(","):
+    for name, run in (("prefill", prefill), ("long", long), ("decode", decode),
+                      ("shared", shared)):
+        if name in only:
             run(bench, not args.alone, args.flashinfer)
-    if "threshold" in args.only.split(","):
+    if "threshold" in only:
         threshold(bench)
 
 

@@ -26,7 +26,7 @@ from bench.gpu_timing import microseconds
 from sglc.kernels.fused_linear_triton import fused_linear_triton, pack_triton
 from sglc.kernels.int4 import random_int4
 from sglc.kernels.int4_gemm_triton import MOST_LINES, Int4GemmConfig, int4_gemm_triton
-from sglc.kernels.int4_gemv_triton import Int4GemvConfig, int4_gemv_triton
+from sglc.kernels.int4_inputs_triton import int4_inputs_triton
 from sglc.kernels.int4_triton import pack_int4_triton
 
 SHAPE = {
@@ -37,10 +37,10 @@ SHAPE = {
 }
 FORMATS: dict[str, dict[str, Any] | None] = {
     "bfloat16": None,
-    "awq, groups of 128": {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"},
-    "gptq, groups of 128, act-order": {"quant_method": "gptq", "bits": 4, "group_size": 128,
+    "awq 128": {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"},
+    "gptq 128 act-order": {"quant_method": "gptq", "bits": 4, "group_size": 128,
                                        "desc_act": True},
-    "gptq, groups of 32": {"quant_method": "gptq", "bits": 4, "group_size": 32},
+    "gptq 32": {"quant_method": "gptq", "bits": 4, "group_size": 32},
 }
 # name -> (rows of the weight, columns, normed, gated, added to the residual)
 PRODUCTS = {"qkv": (6144, 4096, True, False, False), "out": (4096, 4096, False, False, True),
@@ -48,10 +48,11 @@ PRODUCTS = {"qkv": (6144, 4096, True, False, False), "out": (4096, 4096, False, 
 FRESH = 256 << 20  # bytes of weights taken in turns, so that none is in the cache
 
 
-def products(rows_list: list[int], tune: bool) -> None:
+def products(rows_list: list[int], tune: bool, names: list[str]) -> None:
     random = torch.Generator("cuda").manual_seed(0)
     print("product | rows | bf16 us | int4 us | ratio | int4 GB/s", flush=True)
-    for name, (outs, width, normed, gated, added) in PRODUCTS.items():
+    for name in names:
+        outs, width, normed, gated, added = PRODUCTS[name]
         kind = torch.bfloat16
         norm = torch.ones(width, dtype=kind, device="cuda") if normed else None
         count = -(-FRESH // (outs * width // 2))
@@ -73,31 +74,42 @@ def products(rows_list: list[int], tune: bool) -> None:
             wide = microseconds(of(dense), len(dense))
             took = microseconds(of(small), len(small))
             w = small[0]
-            size = sum(t.nbytes for t in (w.words, w.scales, w.zeros))
+            size = sum(t.nbytes for t in (w.words, w.scales))
             print(f"{name} | {rows} | {wide:.1f} | {took:.1f} | {wide / took:.2f} | "
                   f"{size / took / 1e3:.0f}", flush=True)
             if tune:
                 _tune(x, small, norm, old, gated)
 
 
+def inputs() -> None:
+    """The kernel that goes before a product of few rows."""
+    random = torch.Generator("cuda").manual_seed(0)
+    for rows, width, normed in ((1, 4096, True), (16, 4096, True), (1, 4096, False),
+                                (1, 14336, False), (16, 14336, False)):
+        packed = pack_int4_triton(random_int4((16, width), 128, torch.bfloat16, random))
+        x = torch.randn(rows, width, dtype=torch.bfloat16, device="cuda")
+        norm = torch.ones(width, dtype=x.dtype, device="cuda") if normed else None
+        took = microseconds(lambda i, a=(x, packed, norm, 1e-5): int4_inputs_triton(*a))
+        print(f"inputs {rows} x {width}{', normed' * normed}: {took:.2f} us", flush=True)
+
+
 def _tune(x: torch.Tensor, weights: list[Any], norm: Any, old: Any, gated: bool) -> None:
     """The five fastest configurations."""
     found: list[tuple[float, Any]] = []
-    width = weights[0].width
-    if len(x) == 1:
-        for gemv in (Int4GemvConfig(*c) for c in product((1, 2, 4, 8), (32, 64, 128), (1, 2, 4))):
-            def one(i: int, c: Any = gemv) -> object:
-                return int4_gemv_triton(x, weights[i], norm, 1e-5, old, gated, x.dtype, c)
-            found.append((_timed(one, len(weights)), gemv))
-    elif len(x) <= MOST_LINES:
-        for rows, blocks, splits, warps in product((64, 128), (4, 8), (1, 2, 4), (4, 8)):
-            gemm = Int4GemmConfig(rows, blocks, splits, 3, warps)
-            if gemm.splits * gemm.blocks * 32 > width:
-                continue
+    shapes = ((1, 32, 4, 1), (1, 32, 8, 1), (1, 32, 16, 1), (1, 16, 4, 1), (1, 16, 8, 1),
+              (1, 16, 16, 1), (1, 64, 16, 1), (1, 128, 16, 1), (1, 8, 4, 1), (1, 4, 4, 5),
+              (1, 8, 8, 3))
+    if len(x) > 8:
+        shapes = ((1, 4, 4, 3), (1, 4, 4, 5), (1, 8, 8, 3), (1, 8, 4, 1), (1, 16, 8, 1),
+                  (1, 16, 16, 1), (4, 1, 4, 3), (2, 2, 4, 3))
+    for tiles, shape in product((1, 2, 4), shapes):
+        config = Int4GemmConfig(tiles, *shape)
+        if len(x) > MOST_LINES or (gated and tiles == 1) or (len(x) <= 8 and tiles > 2):
+            continue
 
-            def few(i: int, c: Any = gemm) -> object:
-                return int4_gemm_triton(x, weights[i], old, x.dtype, c)
-            found.append((_timed(few, len(weights)), gemm))
+        def one(i: int, c: Any = config) -> object:
+            return int4_gemm_triton(x, weights[i], norm, 1e-5, old, gated, x.dtype, c)
+        found.append((_timed(one, len(weights)), config))
     for took, config in sorted(found, key=lambda pair: pair[0])[:5]:
         print(f"    {took:.1f} us  {config}", flush=True)
 
@@ -110,10 +122,11 @@ def _timed(call: Callable[[int], object], variants: int) -> float:
         return float("inf")
 
 
-def decoding(turns: int) -> None:
+def decoding(turns: int, formats: list[str]) -> None:
     print("weights | seconds (all) | ms a token | against bfloat16 | GB on the GPU", flush=True)
     first = 0.0
-    for name, scheme in FORMATS.items():
+    for name in formats:
+        scheme = FORMATS[name]
         with tempfile.TemporaryDirectory() as folder:
             config = SHAPE if scheme is None else {**SHAPE, "quantization_config": scheme}
             (Path(folder) / "config.json").write_text(json.dumps(config))
@@ -140,14 +153,18 @@ def main() -> None:
     parser.add_argument("--kernels", action="store_true")
     parser.add_argument("--engine", action="store_true")
     parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--products", default=",".join(PRODUCTS))
     parser.add_argument("--rows", default="1,2,16,64,256")
+    parser.add_argument("--formats", default=",".join(FORMATS), help="of --engine")
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}", flush=True)
     if args.kernels or args.tune:
-        products([int(n) for n in args.rows.split(",")], args.tune)
+        inputs()
+        products([int(n) for n in args.rows.split(",")], args.tune,
+                 args.products.split(","))
     if args.engine or not (args.kernels or args.tune):
-        decoding(args.turns)
+        decoding(args.turns, args.formats.split(","))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,22 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Scores:
+    """What a layer does with scores, and which keys a token sees.
+
+    window: how many keys, its own included (Beltagy et al., 2020); 0 is all.  cap: c of
+    c * tanh(s / c); 0 for none.  scale: of the scores before it; 0 means 1 / sqrt(dim).
+    """
+
+    window: int = 0
+    cap: float = 0.0
+    scale: float = 0.0
+
+
+PLAIN = Scores()
+
+
+@dataclass(frozen=True, slots=True)
 class Grid:
     """How much is launched: units of each class, and tokens to merge (0: nothing is split)."""
 

@@ -9,7 +9,7 @@ layers; it knows shapes and costs, not tensors.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,29 +43,34 @@ class _Blocks:
     position: np.ndarray
 
 
-def shared_runs(rows: Rows, table: np.ndarray, shape: Shape) -> list[Shared]:
+def shared_runs(rows: Rows, table: np.ndarray, shape: Shape, window: int = 0) -> list[Shared]:
     """The prefixes to attend to once.  They change only when rows come, go or are forked.
 
-    Rows of many tokens keep the tensor cores busy alone and share nothing here.
+    Rows of many tokens keep the tensor cores busy alone and share nothing here.  window: as in
+    `plan_units`.
     """
     few = np.flatnonzero(rows.tokens * shape.group < shape.tiles[MIDDLE])
-    return worthwhile(find_shared(rows, table, few), rows.tokens)
+    return worthwhile(find_shared(rows, table, few), rows.tokens,
+                      unseen=_unseen(rows, window))
 
 
 def plan_units(rows: Rows, shared: Sequence[Shared], shape: Shape, limits: Limits | None = None,
-               chunk: int | None = None) -> Units:
-    """The units of a step; every token of 0 .. total - 1 is in exactly one row.
+               chunk: int | None = None, window: int = 0) -> Units:
+    """The units of a step; no token is in two rows.  Tokens that are in none have no units.
 
     shared: runs to attend to once, parents before children, as `prefix_tree` gives them.
     limits: splits and then sharing are given up until the list fits; None if anything does.
     chunk: cut all keys at multiples of this position and use one class of units, so that a
         token's result depends on its own keys alone, not on the rest of the step.
+    window: keys that are not among the last so many of any query of a block (0: all are) are left
+        out; those that are of some queries only are for the kernels to mask.
     """
     if chunk is not None:
-        return _units(_row_blocks(rows, np.zeros(len(rows.starts), np.int64), shape, MIDDLE),
-                      rows.total, shape, chunk, True)
+        blocks = _row_blocks(rows, np.zeros(len(rows.starts), np.int64), shape, MIDDLE, window)
+        begin = blocks.begin // chunk * chunk  # blocks of keys are the same ones in any step
+        return _units(replace(blocks, begin=begin), rows.total, shape, chunk, True)
     for runs in (shared, ()) if shared else ((),):
-        blocks = _blocks(rows, runs, shape)
+        blocks = _blocks(rows, runs, shape, window)
         for coarser in (1, 4, 1 << 24):
             units = _units(blocks, rows.total, shape, coarser, False)
             if limits is None or units.fits(limits):
@@ -73,19 +78,30 @@ def plan_units(rows: Rows, shared: Sequence[Shared], shape: Shape, limits: Limit
     raise ValueError(f"{rows.total} tokens in {len(rows.starts)} rows do not fit {limits}")
 
 
-def _blocks(rows: Rows, shared: Sequence[Shared], shape: Shape) -> _Blocks:
+def _blocks(rows: Rows, shared: Sequence[Shared], shape: Shape, window: int) -> _Blocks:
     own = np.zeros(len(rows.starts), np.int64)
     for run in shared:
         own[run.rows] = run.end
-    alone = _row_blocks(rows, own, shape, None)
+    alone = _row_blocks(rows, own, shape, None, window)
+    if window:
+        unseen = _unseen(rows, window)
+        shared = [run for run in shared if unseen[run.rows].min() < run.end]
     if not shared:
         return alone
-    runs = _run_blocks(rows, shared, shape)
+    runs = _run_blocks(rows, shared, shape, window)
     return _Blocks(*(np.concatenate((getattr(runs, name), getattr(alone, name)))
                      for name in _Blocks.__slots__))
 
 
-def _row_blocks(rows: Rows, begins: np.ndarray, shape: Shape, kind: int | None) -> _Blocks:
+def _unseen(rows: Rows, window: int) -> np.ndarray:
+    """How many keys of every row none of its tokens sees."""
+    if not window:
+        return np.zeros(len(rows.starts), np.int64)
+    return np.maximum(rows.lengths - rows.tokens - window + 1, 0)
+
+
+def _row_blocks(rows: Rows, begins: np.ndarray, shape: Shape, kind: int | None, window: int
+                ) -> _Blocks:
     """Every row's queries against its keys from `begins` on."""
     n = rows.tokens
     m = n * shape.group
@@ -100,6 +116,8 @@ def _row_blocks(rows: Rows, begins: np.ndarray, shape: Shape, kind: int | None) 
     count = np.minimum(n[row] - first, holds[row])
     position = (rows.lengths - n)[row] + first  # of the first query
     begin, end = begins[row], position + count
+    if window:
+        begin = np.maximum(begin, position - window + 1)
     keep = end > begin  # else all its keys are in shared runs
     row, first, count, position = row[keep], first[keep], count[keep], position[keep]
     begin, end = begin[keep], end[keep]
@@ -109,8 +127,8 @@ def _row_blocks(rows: Rows, begins: np.ndarray, shape: Shape, kind: int | None) 
                    np.repeat(position, count) + inside)
 
 
-def _run_blocks(rows: Rows, shared: Sequence[Shared], shape: Shape) -> _Blocks:
-    """The queries of all rows of every shared run against its keys."""
+def _run_blocks(rows: Rows, shared: Sequence[Shared], shape: Shape, window: int) -> _Blocks:
+    """The queries of all rows of every shared run against its keys; some query sees each run."""
     begins, ends = (np.array([getattr(r, name) for r in shared]) for name in ("begin", "end"))
     members = np.concatenate([r.rows for r in shared])
     n = rows.tokens[members]
@@ -119,6 +137,8 @@ def _run_blocks(rows: Rows, shared: Sequence[Shared], shape: Shape) -> _Blocks:
     position = np.repeat(rows.lengths[members] - n, n) + inside
     run = np.repeat(np.repeat(np.arange(len(shared)), [len(r.rows) for r in shared]), n)
     seeing = position >= begins[run]
+    if window:
+        seeing &= position - window + 1 < ends[run]
     token, position, run = token[seeing], position[seeing], run[seeing]
     queries = np.bincount(run, minlength=len(shared))
     m = queries * shape.group
@@ -130,9 +150,13 @@ def _run_blocks(rows: Rows, shared: Sequence[Shared], shape: Shape) -> _Blocks:
     run = np.repeat(np.arange(len(shared)), blocks)
     first = _within(blocks) * size[run]
     starts = (queries.cumsum() - queries)[run] + first
-    free = np.clip(np.minimum.reduceat(position, starts) + 1, begins[run], ends[run])
+    least = np.minimum.reduceat(position, starts)
+    begin, end = begins[run], ends[run]
+    if window:
+        begin = np.maximum(begin, least - window + 1)
+    free = np.clip(least + 1, begin, end)
     offsets = rows.offsets[np.array([r.rows[0] for r in shared])]
-    return _Blocks(kinds[run], begins[run], ends[run], free, offsets[run],
+    return _Blocks(kinds[run], begin, end, free, offsets[run],
                    np.minimum(queries[run] - first, size[run]), token, position)
 
 

@@ -18,7 +18,7 @@ from sglc.kernels.fused_linear_triton import PackedWeight
 from sglc.kernels.logprobs_triton import logprobs_in_parts
 from sglc.kernels.rms_norm_triton import rms_norm_triton
 from sglc.kernels.rope_store_triton import rope_store_by
-from sglc.kernels.silu_mul_triton import silu_mul_triton
+from sglc.kernels.silu_mul_triton import gate_mul
 
 _GROUP = 8  # tiles of rows whose programs run side by side, so that they share the weight
 
@@ -74,7 +74,7 @@ def fixed_config(outs: int, dtype: torch.dtype) -> FixedConfig:
 
 def fixed_linear(x: Tensor, weight: PackedWeight, norm: Tensor | None = None, eps: float = 0.0,
                  residual: Tensor | None = None, gated: bool = False,
-                 out_dtype: torch.dtype | None = None) -> Tensor:
+                 out_dtype: torch.dtype | None = None, gelu: bool = False) -> Tensor:
     """As `fused_linear_torch`, of contiguous tensors and a weight from `pack_triton`."""
     w = weight.weight
     outs, width = w.shape
@@ -88,14 +88,14 @@ def fixed_linear(x: Tensor, weight: PackedWeight, norm: Tensor | None = None, ep
             x, w, y, y, len(x), width, outs, ROWS=c.rows, OUTS=c.outs, COLUMNS=c.columns,
             STAGES=c.stages, GROUP=_GROUP, EVEN=width % c.columns == 0,
             RESIDUAL=residual is not None, num_warps=c.warps)
-    return silu_mul_triton(y).to(out_dtype or x.dtype) if gated else y
+    return gate_mul(y, gelu).to(out_dtype or x.dtype) if gated else y
 
 
 def rope_store_fixed(qkv: Tensor, positions: Tensor, slots: Tensor, table: Tensor, pool: Tensor,
                      q_norm: Tensor | None = None, k_norm: Tensor | None = None,
-                     eps: float = 0.0) -> Tensor:
+                     eps: float = 0.0, bias: Tensor | None = None) -> Tensor:
     """As `rope_store_triton`, alike for any number of tokens."""
-    return rope_store_by(8, qkv, positions, slots, table, pool, q_norm, k_norm, eps)
+    return rope_store_by(8, qkv, positions, slots, table, pool, q_norm, k_norm, eps, bias)
 
 
 def logprobs_fixed(logits: Tensor, tokens: Tensor, top: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """y = x W^T with what stands before and after it in a transformer layer.
 
-Before it may stand an RMSNorm of x; after it either the product of silu(gate) and up, where W is
-gate and up one above the other, or the addition to the residual.
+Before it may stand an RMSNorm of x; after it either the product of silu(gate) or gelu(gate) and
+up, where W is gate and up one above the other, or the addition to the residual.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sglc.kernels.gelu_mul import gelu_mul_torch
 from sglc.kernels.int4 import Int4Matrix
 from sglc.kernels.rms_norm import rms_norm_torch
 from sglc.kernels.silu_mul import silu_mul_torch
@@ -16,11 +17,12 @@ from sglc.kernels.silu_mul import silu_mul_torch
 
 def fused_linear_torch(x: Tensor, weight: Tensor | Int4Matrix, norm: Tensor | None = None,
                        eps: float = 0.0, residual: Tensor | None = None, gated: bool = False,
-                       out_dtype: torch.dtype | None = None) -> Tensor:
+                       out_dtype: torch.dtype | None = None, gelu: bool = False) -> Tensor:
     """silu_mul(rms_norm(x) W^T) or rms_norm(x) W^T + residual, each part if asked for.
 
     x: (T, in).  weight: (out, in), of the type of x or of 4 bits.  norm: (in,), its weights; None
     for none.  residual: (T, out), updated in place and returned; not together with `gated`.
+    gelu: the gate's activation is GELU, by tanh.
     Returns (T, out), or (T, out / 2) if gated, in `out_dtype`, by default the type of x.
     """
     if not isinstance(weight, Tensor):
@@ -32,5 +34,5 @@ def fused_linear_torch(x: Tensor, weight: Tensor | Int4Matrix, norm: Tensor | No
         return residual
     y = torch.nn.functional.linear(x, weight)
     if gated:
-        y = silu_mul_torch(y.float())
+        y = (gelu_mul_torch if gelu else silu_mul_torch)(y.float())
     return y.to(out_dtype or x.dtype)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sglc.kernels.gelu_mul_triton import gelu_mul_triton
 from sglc.kernels.gemv_triton import gemv_triton
 from sglc.kernels.int4_pack import PackedInt4
 from sglc.kernels.int4_triton import int4_linear_triton
 from sglc.kernels.rms_norm_triton import rms_norm_triton
-from sglc.kernels.silu_mul_triton import silu_mul_triton
+from sglc.kernels.silu_mul_triton import gate_mul
 from sglc.kernels.small_gemm_triton import MAX_ROWS, SMALLEST_TILE, small_gemm_triton
 
 
@@ -41,17 +42,20 @@ def pack_triton(weight: Tensor) -> PackedWeight:
 
 def fused_linear_triton(x: Tensor, weight: PackedWeight | PackedInt4, norm: Tensor | None = None,
                         eps: float = 0.0, residual: Tensor | None = None, gated: bool = False,
-                        out_dtype: torch.dtype | None = None) -> Tensor:
+                        out_dtype: torch.dtype | None = None, gelu: bool = False) -> Tensor:
     """As `fused_linear_torch`, of contiguous tensors and a weight from `pack_triton` or
     `pack_int4_triton`."""
     kind = out_dtype or x.dtype
     if isinstance(weight, PackedInt4):
+        if gated and gelu:
+            return gelu_mul_triton(int4_linear_triton(x, weight, norm, eps, None, False, x.dtype)
+                                   ).to(kind)
         return int4_linear_triton(x, weight, norm, eps, residual, gated, kind)
     if len(x) == 1:
-        return gemv_triton(x, weight.weight, norm, eps, residual, gated, kind)
+        return gemv_triton(x, weight.weight, norm, eps, residual, gated, kind, gelu=gelu)
     if 0 < len(x) <= MAX_ROWS:
         return small_gemm_triton(x, weight.weight, weight.arrived, norm, eps, residual, gated,
-                                 kind)
+                                 kind, gelu=gelu)
     if norm is not None:
         x = rms_norm_triton(x, norm, eps)
     turned = weight.weight.t()
@@ -61,7 +65,7 @@ def fused_linear_triton(x: Tensor, weight: PackedWeight | PackedInt4, norm: Tens
         y = torch.mm(x, turned, out_dtype=kind)
     else:
         y = x @ turned
-    return (silu_mul_triton(y) if gated else y).to(kind)
+    return (gate_mul(y, gelu) if gated else y).to(kind)
 
 
 def linear_triton(x: Tensor, weight: PackedWeight) -> Tensor:

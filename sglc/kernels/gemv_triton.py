@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sglc.kernels.overlap import let_next_start, overlap, wait_for_inputs
-from sglc.kernels.silu_mul_triton import silu_times
+from sglc.kernels.silu_mul_triton import gate_times
 
 
 class GemvConfig(NamedTuple):
@@ -39,7 +39,8 @@ def _piece(w_ptr, start, here, width, EVEN: tl.constexpr):
 @triton.jit
 def _kernel(x_ptr, w_ptr, norm_ptr, residual_ptr, out_ptr, width, outs, eps,
             ROWS: tl.constexpr, COLUMNS: tl.constexpr, EVEN: tl.constexpr, NORM: tl.constexpr,
-            RESIDUAL: tl.constexpr, GATED: tl.constexpr, OVERLAP: tl.constexpr):
+            RESIDUAL: tl.constexpr, GATED: tl.constexpr, GELU: tl.constexpr,
+            OVERLAP: tl.constexpr):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     exists = row < outs
     # Rows past the end are read from the last one and not stored.
@@ -77,7 +78,7 @@ def _kernel(x_ptr, w_ptr, norm_ptr, residual_ptr, out_ptr, width, outs, eps,
         z = tl.sum(up, axis=1)
         if NORM:
             z = z * scale
-        y = silu_times(y, z)
+        y = gate_times(y, z, GELU)
     if RESIDUAL:
         y += tl.load(residual_ptr + row, mask=exists, other=0.0).to(tl.float32)
     tl.store(out_ptr + row, y.to(out_ptr.dtype.element_ty), mask=exists)
@@ -97,7 +98,7 @@ def gemv_config(outs: int, width: int, gated: bool) -> GemvConfig:
 
 def gemv_triton(x: Tensor, weight: Tensor, norm: Tensor | None, eps: float,
                 residual: Tensor | None, gated: bool, out_dtype: torch.dtype,
-                config: GemvConfig | None = None) -> Tensor:
+                config: GemvConfig | None = None, gelu: bool = False) -> Tensor:
     """`fused_linear` for contiguous x (1, in)."""
     outs, width = weight.shape
     outs = outs // 2 if gated else outs
@@ -106,6 +107,6 @@ def gemv_triton(x: Tensor, weight: Tensor, norm: Tensor | None, eps: float,
     _kernel[(triton.cdiv(outs, c.rows),)](
         x, weight, x if norm is None else norm, out, out, width, outs, eps, ROWS=c.rows,
         COLUMNS=c.columns, EVEN=width % c.columns == 0, NORM=norm is not None,
-        RESIDUAL=residual is not None, GATED=gated,
+        RESIDUAL=residual is not None, GATED=gated, GELU=gelu,
         num_warps=c.warps, **overlap(x))
     return out

@@ -1,4 +1,4 @@
-"""`fused_linear` with 4-bit weights on a GPU: Triton kernels for few rows; for many the weight is
+"""`fused_linear` with 4-bit weights on a GPU: a Triton kernel for few rows; for many the weight is
 made dense, for this product alone, and multiplied by cuBLAS."""
 
 from __future__ import annotations
@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from sglc.kernels.int4 import Int4Matrix
-from sglc.kernels.int4_gemm_triton import MOST_LINES, SMALLEST_TILE, int4_gemm_triton
-from sglc.kernels.int4_gemv_triton import int4_gemv_triton
-from sglc.kernels.int4_pack import PackedInt4, dense_triton, pack_words
+from sglc.kernels.int4_gemm_triton import MOST_LINES, int4_gemm_triton
+from sglc.kernels.int4_pack import TILE, PackedInt4, dense_triton, pack_words
 from sglc.kernels.rms_norm_triton import rms_norm_triton
 from sglc.kernels.silu_mul_triton import silu_mul_triton
 
@@ -17,24 +16,22 @@ from sglc.kernels.silu_mul_triton import silu_mul_triton
 def pack_int4_triton(matrix: Int4Matrix) -> PackedInt4 | None:
     """The matrix as `int4_linear_triton` wants it; None for groups that are not all of one size,
     or not of 32 columns or a multiple."""
-    return pack_words(matrix, SMALLEST_TILE)
+    return pack_words(matrix)
 
 
 def int4_linear_triton(x: Tensor, weight: PackedInt4, norm: Tensor | None, eps: float,
                        residual: Tensor | None, gated: bool, out_dtype: torch.dtype) -> Tensor:
     """`fused_linear` for contiguous x (T, in)."""
-    if len(x) == 1:
-        return int4_gemv_triton(x, weight, norm, eps, residual, gated, out_dtype)
+    fused = gated and weight.outs % (2 * TILE) == 0
+    kind = x.dtype if gated and not fused else out_dtype
+    if 0 < len(x) <= MOST_LINES:
+        y = int4_gemm_triton(x, weight, norm, eps, residual, fused, kind)
+        return silu_mul_triton(y).to(out_dtype) if gated and not fused else y
     if norm is not None:
         x = rms_norm_triton(x, norm, eps)
     if weight.order is not None:
         x = x.index_select(1, weight.order)
-    # A gate is applied to what was rounded to the type of x, as with a dense weight.
-    kind = x.dtype if gated else out_dtype
-    if 0 < len(x) <= MOST_LINES:
-        y = int4_gemm_triton(x, weight, residual, kind)
-    elif residual is not None:
+    if residual is not None and not gated:
         return residual.addmm_(x, dense_triton(weight, x.dtype).t())
-    else:
-        y = (x @ dense_triton(weight, x.dtype).t()).to(kind)
-    return silu_mul_triton(y).to(out_dtype) if gated else y
+    y = x @ dense_triton(weight, x.dtype).t()
+    return (silu_mul_triton(y) if gated else y).to(out_dtype)

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sglc.kernels.attention_shape import PLAIN, Scores
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -42,11 +44,13 @@ class Rows:
         return int(self.tokens.sum())
 
 
-def paged_attention_torch(q: Tensor, pool: Tensor, table: Tensor, rows: Rows) -> Tensor:
+def paged_attention_torch(q: Tensor, pool: Tensor, table: Tensor, rows: Rows,
+                          how: Scores = PLAIN) -> Tensor:
     """softmax(q k^T / sqrt(D)) v in float32, of the shape of q; one row at a time.
 
     q: (T, heads, D).  pool: (slots, 2, kv_heads, D), keys then values, kv_heads dividing heads.
-    table: integer slots.  Tokens that no row holds give zeros.
+    table: integer slots.  how: a window, another scale, a cap.
+    Tokens that no row holds give zeros.
     """
     out = torch.zeros(q.shape, dtype=torch.float32, device=q.device)
     group = q.shape[1] // pool.shape[2]
@@ -56,8 +60,14 @@ def paged_attention_torch(q: Tensor, pool: Tensor, table: Tensor, rows: Rows) ->
         kv = pool[table[offset:offset + length].long()].float()
         k, v = (kv[:, i].repeat_interleave(group, 1).transpose(0, 1) for i in (0, 1))
         scores = q[start:start + n].float().transpose(0, 1) @ k.transpose(1, 2)
-        seen = torch.arange(length, device=q.device) <= (
-            torch.arange(length - n, length, device=q.device)[:, None])
-        scores = (scores * q.shape[2] ** -0.5).masked_fill(~seen, float("-inf"))
+        scores *= how.scale or q.shape[2] ** -0.5
+        if how.cap:
+            scores = how.cap * (scores / how.cap).tanh()
+        key = torch.arange(length, device=q.device)
+        own = torch.arange(length - n, length, device=q.device)[:, None]
+        unseen = key > own
+        if how.window:
+            unseen |= key <= own - how.window
+        scores = scores.masked_fill(unseen, float("-inf"))
         out[start:start + n] = (scores.softmax(-1) @ v).transpose(0, 1)
     return out

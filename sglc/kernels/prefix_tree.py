@@ -99,19 +99,21 @@ def _common(rows: Rows, table: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def worthwhile(shared: Sequence[Shared], tokens: np.ndarray, per_query: int = PER_QUERY,
-               in_all: int = IN_ALL) -> list[Shared]:
+               in_all: int = IN_ALL, unseen: np.ndarray | None = None) -> list[Shared]:
     """The runs that save enough key reads; the others' tokens go to the runs below.
 
     shared: parents before children, as `find_shared` gives them.  tokens: new tokens of every
     row of the step.  Attending once to L tokens for n rows saves (n - 1) L reads; a run must save
     `per_query` for each of its queries, and all together `in_all`, or nothing is shared.
+    unseen: how many keys of every row are not read anyway.
     """
     kept: list[Shared] = []
     begins = np.zeros(len(tokens), np.int64)
     saved = 0
     for run in shared:
         begin = int(begins[run.rows[0]])
-        saves = (run.end - begin) * (len(run.rows) - 1)
+        first = begin if unseen is None else max(begin, int(unseen[run.rows].min()))
+        saves = (run.end - first) * (len(run.rows) - 1)
         if saves >= per_query * int(tokens[run.rows].sum()):
             kept.append(Shared(begin, run.end, run.rows))
             begins[run.rows] = run.end

@@ -49,10 +49,17 @@ DEVICE_IMPLEMENTATIONS: dict[str, dict[str, str]] = {
                   "torch": "sglc.kernels.int4:pack_int4_torch"},
     **{op: {"triton": f"sglc.kernels.{op}_triton:{op}_triton",
             "torch": f"sglc.kernels.{op}:{op}_torch"}
-       for op in ("fused_linear", "rms_norm", "silu_mul", "embed", "rope_store", "few_logits",
-                  "row_masks", "sample", "logprobs")},
-    "add_rms_norm": {"triton": "sglc.kernels.rms_norm_triton:add_rms_norm_triton",
-                     "torch": "sglc.kernels.rms_norm:add_rms_norm_torch"},
+       for op in ("fused_linear", "rms_norm", "silu_mul", "gelu_mul", "embed", "rope_store",
+                  "experts", "few_logits", "row_masks", "sample", "logprobs")},
+    **{op: {"triton": f"sglc.kernels.rms_norm_triton:{op}_triton",
+            "torch": f"sglc.kernels.rms_norm:{op}_torch"}
+       for op in ("add_rms_norm", "rms_norm_add")},
+}
+
+# Forms that are taken only where kernels="flashinfer" is asked for.
+FLASHINFER_IMPLEMENTATIONS: dict[str, str] = {
+    op: f"sglc.kernels.flashinfer_ops:{op}_flashinfer"
+    for op in ("rms_norm", "add_rms_norm", "silu_mul")
 }
 
 # Operations whose result for a row must not depend on the rows beside it, where others' may.
@@ -60,6 +67,7 @@ FIXED_IMPLEMENTATIONS: dict[str, str] = {
     "pack_int4": "sglc.kernels.int4:pack_int4_never",  # fixed products are of dense weights
     "fused_linear": "sglc.kernels.fixed_linear_triton:fixed_linear",
     "rope_store": "sglc.kernels.fixed_linear_triton:rope_store_fixed",
+    "experts": "sglc.kernels.experts_triton:experts_fixed",
     "logprobs": "sglc.kernels.fixed_linear_triton:logprobs_fixed",
 }
 
@@ -87,6 +95,8 @@ class DeviceKernels:
     """One implementation of each operation of a GPU step but attention.
 
     The signature of each is that of its reference, `sglc.kernels.<operation>`.
+    long_rows: who attends for rows of many tokens: "flashinfer", "auto" (it where that is known
+    to be faster) or "units" (who attends for all others).
     """
 
     pack: Callable[[Tensor], Any]
@@ -94,13 +104,17 @@ class DeviceKernels:
     fused_linear: Callable[..., Tensor]
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], Tensor]
+    rms_norm_add: Callable[[Tensor, Tensor, Tensor, float], Tensor]
     silu_mul: Callable[[Tensor], Tensor]
+    gelu_mul: Callable[[Tensor], Tensor]
     embed: Callable[..., Tensor]
     rope_store: Callable[..., Tensor]
+    experts: Callable[..., Tensor]
     few_logits: Callable[[Tensor, Tensor, Tensor], Tensor]
     row_masks: Callable[[MaskRows], Tensor]
     sample: Callable[..., Tensor]
     logprobs: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    long_rows: str
     backends: tuple[tuple[str, str], ...]
 
 
@@ -140,6 +154,7 @@ def resolve_device(choice: str, fixed: bool = False) -> DeviceKernels:
 
     choice: "auto" takes Triton's where it is installed, "triton" insists on it, "torch" takes the
     references; "flashinfer" insists on that package and takes Triton's for what it lacks.
+    With "auto" too, its attention may serve rows of many tokens, if it is installed.
     fixed: a row's result does not depend on the rows beside it; Triton's only.
     Raises ModelError (SGLC504) for any other choice, and where the package is not installed.
     """
@@ -155,6 +170,13 @@ def resolve_device(choice: str, fixed: bool = False) -> DeviceKernels:
     chosen = {op: next(b for b in by_backend if b in usable)
               for op, by_backend in DEVICE_IMPLEMENTATIONS.items()}
     where = {op: DEVICE_IMPLEMENTATIONS[op][b] for op, b in chosen.items()}
+    long_rows = "units"
+    if "triton" in usable and not fixed and choice != "triton":
+        if find_spec("flashinfer") is not None:
+            long_rows = choice
+        if choice == "flashinfer":
+            where |= FLASHINFER_IMPLEMENTATIONS
+            chosen |= dict.fromkeys(FLASHINFER_IMPLEMENTATIONS, "flashinfer")
     if fixed:
         if "triton" not in usable:
             raise ModelError(
@@ -164,4 +186,4 @@ def resolve_device(choice: str, fixed: bool = False) -> DeviceKernels:
         where |= FIXED_IMPLEMENTATIONS
         chosen |= dict.fromkeys(FIXED_IMPLEMENTATIONS, "fixed")
     return DeviceKernels(**{op: load_function(spec) for op, spec in where.items()},
-                         backends=tuple(chosen.items()))
+                         long_rows=long_rows, backends=tuple(chosen.items()))

@@ -1,4 +1,5 @@
-"""`rms_norm` and `add_rms_norm` as one Triton kernel: a program a row, sums in float32."""
+"""`rms_norm`, and additions before and after it, as one Triton kernel: a program a
+row, sums in float32."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from sglc.kernels.overlap import let_next_start, overlap, wait_for_inputs
 
 @triton.jit
 def _kernel(x_ptr, residual_ptr, weight_ptr, out_ptr, width, eps,
-            BLOCK: tl.constexpr, ADD: tl.constexpr, OVERLAP: tl.constexpr):
+            BLOCK: tl.constexpr, ADD: tl.constexpr, AFTER: tl.constexpr, OVERLAP: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * width
     at = tl.arange(0, BLOCK)
     inside = at < width
@@ -26,24 +27,33 @@ def _kernel(x_ptr, residual_ptr, weight_ptr, out_ptr, width, eps,
         tl.store(residual_ptr + row + at, x, mask=inside)
     x = x.to(tl.float32)
     scale = 1.0 / tl.sqrt(tl.sum(x * x, axis=0) / width + eps)
-    tl.store(out_ptr + row + at, (x * scale * weight).to(out_ptr.dtype.element_ty), mask=inside)
+    y = x * scale * weight
+    if AFTER:
+        y += tl.load(residual_ptr + row + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out_ptr + row + at, y.to(out_ptr.dtype.element_ty), mask=inside)
 
 
-def _launch(x: Tensor, residual: Tensor, weight: Tensor, eps: float, add: bool) -> Tensor:
+def _launch(x: Tensor, residual: Tensor, weight: Tensor, eps: float, add: bool = False,
+            after: bool = False) -> Tensor:
     rows, width = x.shape
-    out = torch.empty_like(x)
+    out = residual if after else torch.empty_like(x)
     if rows:
         block = triton.next_power_of_2(width)
         _kernel[(rows,)](x, residual, weight, out, width, eps, BLOCK=block, ADD=add,
-                         num_warps=min(16, max(1, block // 512)), **overlap(x))
+                         AFTER=after, num_warps=min(16, max(1, block // 512)), **overlap(x))
     return out
 
 
 def rms_norm_triton(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """As `rms_norm_torch`, of contiguous x (T, H) of any float type, which the result has too."""
-    return _launch(x, x, weight, eps, False)
+    return _launch(x, x, weight, eps)
+
+
+def rms_norm_add_triton(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """As `rms_norm_add_torch`, of contiguous tensors."""
+    return _launch(x, residual, weight, eps, after=True)
 
 
 def add_rms_norm_triton(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
     """As `add_rms_norm_torch`, of contiguous tensors."""
-    return _launch(x, residual, weight, eps, True)
+    return _launch(x, residual, weight, eps, add=True)

@@ -1,5 +1,6 @@
-"""What lies between the QKV product and attention, as one operation: split, optional norm of
-queries and keys (Qwen3), rotary embedding, and the store of keys and values into the pool."""
+"""What lies between the QKV product and attention, as one operation: split, optional biases
+(Qwen2), optional norms of queries and keys (Qwen3), rotary embedding, and the store of keys and
+values into the pool."""
 
 from __future__ import annotations
 
@@ -23,14 +24,17 @@ def rope_table(frequencies: Tensor, length: int, scale: float = 1.0) -> Tensor:
 
 def rope_store_torch(qkv: Tensor, positions: Tensor, slots: Tensor, table: Tensor, pool: Tensor,
                      q_norm: Tensor | None = None, k_norm: Tensor | None = None,
-                     eps: float = 0.0) -> Tensor:
+                     eps: float = 0.0, bias: Tensor | None = None) -> Tensor:
     """The rotated queries, (T, heads, head_dim), in the type of `qkv`; keys and values are stored.
 
     qkv: (T, (heads + 2 kv_heads) * head_dim), queries, keys, values.  positions, slots: int64
     (T,); a slot of -1 stores nothing (padding).  table: from `rope_table`.
     pool: (slots, 2, kv_heads, head_dim).  q_norm, k_norm: (head_dim,), both or neither.
-    Computed in float32.
+    bias: float32, added to every row of `qkv`.  Computed in float32.
     """
+    kind = qkv.dtype
+    if bias is not None:
+        qkv = qkv.float() + bias
     groups, dim = pool.shape[2:]
     heads = qkv.shape[1] // dim - 2 * groups
     q, k, v = (t.view(len(qkv), -1, dim) for t in
@@ -44,4 +48,4 @@ def rope_store_torch(qkv: Tensor, positions: Tensor, slots: Tensor, table: Tenso
     kept = slots >= 0
     store_kv_torch(pool, slots[kept], rope_torch(k, *angles)[kept].to(pool.dtype),
                    v[kept].to(pool.dtype))
-    return rope_torch(q, *angles).to(qkv.dtype)
+    return rope_torch(q, *angles).to(kind)

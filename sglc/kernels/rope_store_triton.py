@@ -11,8 +11,8 @@ from sglc.kernels.overlap import let_next_start, overlap, wait_for_inputs
 
 @triton.jit
 def _kernel(qkv_ptr, positions_ptr, slots_ptr, table_ptr, pool_ptr, q_norm_ptr, k_norm_ptr,
-            out_ptr, heads, groups, eps, HALF: tl.constexpr, BLOCK_D: tl.constexpr,
-            BLOCK_H: tl.constexpr, NORM: tl.constexpr, OVERLAP: tl.constexpr):
+            bias_ptr, out_ptr, heads, groups, eps, HALF: tl.constexpr, BLOCK_D: tl.constexpr,
+            BLOCK_H: tl.constexpr, NORM: tl.constexpr, BIAS: tl.constexpr, OVERLAP: tl.constexpr):
     let_next_start(OVERLAP)
     wait_for_inputs(OVERLAP)
     token = tl.program_id(0).to(tl.int64)
@@ -25,6 +25,11 @@ def _kernel(qkv_ptr, positions_ptr, slots_ptr, table_ptr, pool_ptr, q_norm_ptr, 
     raw_a = tl.load(source, mask=inside, other=0.0)
     raw_b = tl.load(source + HALF, mask=inside, other=0.0)
     a, b = raw_a.to(tl.float32), raw_b.to(tl.float32)
+    if BIAS:
+        added = bias_ptr + head[:, None] * dim + at[None, :]
+        a += tl.load(added, mask=inside, other=0.0)
+        b += tl.load(added + HALF, mask=inside, other=0.0)
+        raw_a, raw_b = a, b
     is_q = (head < heads)[:, None]
     is_v = (head >= heads + groups)[:, None]
     if NORM:
@@ -56,16 +61,17 @@ def _kernel(qkv_ptr, positions_ptr, slots_ptr, table_ptr, pool_ptr, q_norm_ptr, 
 
 def rope_store_triton(qkv: Tensor, positions: Tensor, slots: Tensor, table: Tensor, pool: Tensor,
                       q_norm: Tensor | None = None, k_norm: Tensor | None = None,
-                      eps: float = 0.0) -> Tensor:
+                      eps: float = 0.0, bias: Tensor | None = None) -> Tensor:
     """As `rope_store_torch`, of contiguous tensors."""
     # Few heads a program keep all processors busy when there are few tokens.
     few = len(qkv) <= 16
-    return rope_store_by(2 if few else 8, qkv, positions, slots, table, pool, q_norm, k_norm, eps)
+    return rope_store_by(2 if few else 8, qkv, positions, slots, table, pool, q_norm, k_norm, eps,
+                         bias)
 
 
 def rope_store_by(block_h: int, qkv: Tensor, positions: Tensor, slots: Tensor, table: Tensor,
-                  pool: Tensor, q_norm: Tensor | None, k_norm: Tensor | None, eps: float
-                  ) -> Tensor:
+                  pool: Tensor, q_norm: Tensor | None, k_norm: Tensor | None, eps: float,
+                  bias: Tensor | None) -> Tensor:
     """The same with so many heads a program."""
     groups, dim = pool.shape[2:]
     tokens = len(qkv)
@@ -76,7 +82,7 @@ def rope_store_by(block_h: int, qkv: Tensor, positions: Tensor, slots: Tensor, t
     norm = q_norm is not None and k_norm is not None
     _kernel[(tokens, triton.cdiv(heads + 2 * groups, block_h))](
         qkv, positions, slots, table, pool, q_norm if norm else table,
-        k_norm if norm else table, out, heads, groups, eps, HALF=dim // 2,
-        BLOCK_D=triton.next_power_of_2(dim // 2), BLOCK_H=block_h, NORM=norm,
-        num_warps=1 if block_h == 2 else 4, **overlap(qkv))
+        k_norm if norm else table, table if bias is None else bias, out, heads, groups, eps,
+        HALF=dim // 2, BLOCK_D=triton.next_power_of_2(dim // 2), BLOCK_H=block_h,
+        NORM=norm, BIAS=bias is not None, num_warps=1 if block_h == 2 else 4, **overlap(qkv))
     return out

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sglc.kernels.overlap import let_next_start, overlap, wait_for_inputs
-from sglc.kernels.silu_mul_triton import silu_times
+from sglc.kernels.silu_mul_triton import gate_times
 
 MAX_ROWS = 16
 SMALLEST_TILE = 16
@@ -34,13 +34,13 @@ class SmallConfig(NamedTuple):
 
 @triton.jit
 def _finish(y, z, squares, residual_ptr, out_ptr, row, line, offsets, inside, width, eps,
-            NORM: tl.constexpr, RESIDUAL: tl.constexpr, GATED: tl.constexpr):
+            NORM: tl.constexpr, RESIDUAL: tl.constexpr, GATED: tl.constexpr, GELU: tl.constexpr):
     if NORM:
         scale = (1.0 / tl.sqrt(squares / width + eps))[None, :]
         y = y * scale
         z = z * scale
     if GATED:
-        y = silu_times(y, z)
+        y = gate_times(y, z, GELU)
     if RESIDUAL:
         y += tl.load(residual_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
     tl.store(out_ptr + offsets, y.to(out_ptr.dtype.element_ty), mask=inside)
@@ -50,7 +50,8 @@ def _finish(y, z, squares, residual_ptr, out_ptr, row, line, offsets, inside, wi
 def _kernel(x_ptr, w_ptr, norm_ptr, residual_ptr, out_ptr, parts_ptr, arrived_ptr, lines, width,
             outs, eps, PER_SPLIT, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
             LINES: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr, NORM: tl.constexpr,
-            RESIDUAL: tl.constexpr, GATED: tl.constexpr, OVERLAP: tl.constexpr):
+            RESIDUAL: tl.constexpr, GATED: tl.constexpr, GELU: tl.constexpr,
+            OVERLAP: tl.constexpr):
     wait_for_inputs(OVERLAP)
     tile, split = tl.program_id(0), tl.program_id(1)
     row = tile * ROWS + tl.arange(0, ROWS)
@@ -84,7 +85,7 @@ def _kernel(x_ptr, w_ptr, norm_ptr, residual_ptr, out_ptr, parts_ptr, arrived_pt
     stored = (row < outs)[:, None] & (line < lines)[None, :]
     if SPLITS == 1:
         _finish(y, z, squares, residual_ptr, out_ptr, row, line, offsets, stored, width, eps,
-                NORM, RESIDUAL, GATED)
+                NORM, RESIDUAL, GATED, GELU)
     else:
         SIZE: tl.constexpr = ROWS * LINES
         STEP: tl.constexpr = 2 * SIZE + LINES
@@ -109,7 +110,7 @@ def _kernel(x_ptr, w_ptr, norm_ptr, residual_ptr, out_ptr, parts_ptr, arrived_pt
                 if NORM:
                     squares += tl.load(part + 2 * SIZE + line, cache_modifier=".cg")
             _finish(y, z, squares, residual_ptr, out_ptr, row, line, offsets, stored, width, eps,
-                    NORM, RESIDUAL, GATED)
+                    NORM, RESIDUAL, GATED, GELU)
 
 
 def small_config(outs: int, width: int, gated: bool, norm: bool) -> SmallConfig:
@@ -127,7 +128,7 @@ def small_config(outs: int, width: int, gated: bool, norm: bool) -> SmallConfig:
 
 def small_gemm_triton(x: Tensor, weight: Tensor, arrived: Tensor, norm: Tensor | None, eps: float,
                       residual: Tensor | None, gated: bool, out_dtype: torch.dtype,
-                      config: SmallConfig | None = None) -> Tensor:
+                      config: SmallConfig | None = None, gelu: bool = False) -> Tensor:
     """`fused_linear` for contiguous x (T, in), T <= MAX_ROWS.
 
     arrived: zeros, int32, one for SMALLEST_TILE outputs; left as zeros.  Not to be shared with a
@@ -145,5 +146,5 @@ def small_gemm_triton(x: Tensor, weight: Tensor, arrived: Tensor, norm: Tensor |
         x, weight, x if norm is None else norm, out, out, parts, arrived, len(x), width, outs, eps,
         per_split, ROWS=c.rows, COLUMNS=c.columns, LINES=MAX_ROWS, SPLITS=c.splits,
         STAGES=c.stages, NORM=norm is not None, RESIDUAL=residual is not None, GATED=gated,
-        num_warps=c.warps, **overlap(x))
+        GELU=gelu, num_warps=c.warps, **overlap(x))
     return out

@@ -18,11 +18,12 @@ _LOG2E = tl.constexpr(1.4426950408889634)
 def _keys(acc, top, total, q, low, high, pool, table, first, start, stop, count, unit, head, d,
           scale, HEADS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
           BLOCK_N: tl.constexpr, MASKED: tl.constexpr, PACKED: tl.constexpr,
-          WIDE_INDEX: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr):
+          WIDE_INDEX: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
+          WINDOWED: tl.constexpr, CAP: tl.constexpr):
     """Take the keys start .. stop of a unit (whole blocks) into the softmax.
 
     acc, top, total: the weighted values, the largest score in base 2, the sum of weights.
-    low, high: the keys that each row of q sees.
+    low, high: the keys that each row of q sees.  CAP: of the scores, in base 2 as well.
     """
     if PACKED:  # where the keys of further rows begin, and how far away in the table they are
         shift0 = tl.load(unit + 8)
@@ -51,9 +52,11 @@ def _keys(acc, top, total, q, low, high, pool, table, first, start, stop, count,
             v = tl.load(base[:, None] + (d + HEADS * D)[None, :], mask=(d < D)[None, :],
                         other=0.0)
         scores = tl.dot(q, k, input_precision=PRECISION) * scale
+        if CAP > 0:  # tanh(x) is 1 - 2 / (1 + exp(2 x))
+            scores = CAP - 2 * CAP / (1.0 + tl.exp2(scores * (2 * 1.4426950408889634 / CAP)))
         if MASKED:
             seen = n[None, :] < high[:, None]
-            if PACKED:
+            if PACKED or WINDOWED:
                 seen &= n[None, :] >= low[:, None]
             scores = tl.where(seen, scores, float("-inf"))
         new = tl.maximum(top, tl.max(scores, 1))
@@ -71,10 +74,10 @@ def _keys(acc, top, total, q, low, high, pool, table, first, start, stop, count,
 
 @triton.jit
 def _unit(q_ptr, pool, table, out, partial, sums, unit, token_ptr, part_ptr, high_ptr, head,
-          scale, GROUP: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr,
+          scale, window, GROUP: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr,
           BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
           PACKED: tl.constexpr, WIDE_INDEX: tl.constexpr, PRECISION: tl.constexpr,
-          STAGES: tl.constexpr):
+          STAGES: tl.constexpr, WINDOWED: tl.constexpr, CAP: tl.constexpr):
     """One unit for one KV head; `unit` points to its numbers (`attention_units.Units`).
 
     PACKED: it may hold up to four rows with keys of their own.
@@ -96,7 +99,10 @@ def _unit(q_ptr, pool, table, out, partial, sums, unit, token_ptr, part_ptr, hig
             end = tl.load(unit + 9 + 2 * i)
             low = tl.where((m // GROUP >= i) & (end < count), end, low)
     token = tl.load(token_ptr + at)
-    high = tl.minimum(tl.load(high_ptr + at) - begin, count)
+    high = tl.load(high_ptr + at) - begin
+    if WINDOWED:
+        low = tl.maximum(low, high - window)
+    high = tl.minimum(high, count)
     row = token.to(tl.int64) * (HEADS * GROUP) + head * GROUP + m % GROUP
     inside = mine[:, None] & (d < D)[None, :]
     q = tl.load(q_ptr + row[:, None] * D + d[None, :], mask=inside, other=0.0)
@@ -105,14 +111,18 @@ def _unit(q_ptr, pool, table, out, partial, sums, unit, token_ptr, part_ptr, hig
     total = tl.zeros([BLOCK_M], tl.float32)
     scale2 = scale * _LOG2E
     start = 0
-    if not PACKED:
+    if WINDOWED:  # blocks that no query sees are left out; few are seen by all of them whole
+        start = tl.minimum(tl.min(low, 0), count) // BLOCK_N * BLOCK_N
+    elif not PACKED:
         start = free // BLOCK_N * BLOCK_N
         acc, top, total = _keys(
             acc, top, total, q, low, high, pool, table, first, 0, start, count, unit, head,
-            d, scale2, HEADS, D, BLOCK_D, BLOCK_N, False, False, WIDE_INDEX, PRECISION, STAGES)
+            d, scale2, HEADS, D, BLOCK_D, BLOCK_N, False, False, WIDE_INDEX, PRECISION, STAGES,
+            False, CAP)
     acc, top, total = _keys(
         acc, top, total, q, low, high, pool, table, first, start, count, count, unit, head, d,
-        scale2, HEADS, D, BLOCK_D, BLOCK_N, True, PACKED, WIDE_INDEX, PRECISION, STAGES)
+        scale2, HEADS, D, BLOCK_D, BLOCK_N, True, PACKED, WIDE_INDEX, PRECISION, STAGES,
+        WINDOWED, CAP)
     acc = acc / tl.where(total > 0, total, 1.0)[:, None]
     part = tl.load(part_ptr + at)
     alone = part < 0
@@ -127,12 +137,14 @@ def _unit(q_ptr, pool, table, out, partial, sums, unit, token_ptr, part_ptr, hig
 
 @triton.jit
 def units_kernel(q, pool, table, out, partial, sums, units, token, part, high, scale,
-                 GROUP: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr,
+                 window, GROUP: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr,
                  BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
                  PACKED: tl.constexpr, UNIT: tl.constexpr, WIDE_INDEX: tl.constexpr,
-                 PRECISION: tl.constexpr, STAGES: tl.constexpr, OVERLAP: tl.constexpr):
+                 PRECISION: tl.constexpr, STAGES: tl.constexpr, WINDOWED: tl.constexpr,
+                 CAP: tl.constexpr, OVERLAP: tl.constexpr):
     """Grid (units * KV heads,): units of one class; those of no queries are left out.
 
+    WINDOWED: a token sees the last `window` keys.  CAP: of the scores; 0 for none.
     OVERLAP: kernels launched later may start before this one ends, and this one ends after those
     launched before it.
     """
@@ -142,7 +154,8 @@ def units_kernel(q, pool, table, out, partial, sums, units, token, part, high, s
     unit = units + pid // HEADS * UNIT
     if tl.load(unit + 1) > 0:
         _unit(q, pool, table, out, partial, sums, unit, token, part, high, pid % HEADS, scale,
-              GROUP, HEADS, D, BLOCK_D, BLOCK_M, BLOCK_N, PACKED, WIDE_INDEX, PRECISION, STAGES)
+              window, GROUP, HEADS, D, BLOCK_D, BLOCK_M, BLOCK_N, PACKED, WIDE_INDEX, PRECISION,
+              STAGES, WINDOWED, CAP * 1.4426950408889634)
     if OVERLAP:
         tl.extra.cuda.gdc_wait()
 

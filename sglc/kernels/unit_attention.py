@@ -15,10 +15,12 @@ from torch import Tensor
 from sglc.kernels.attention_shape import (
     MIDDLE,
     NARROW,
+    PLAIN,
     UNIT,
     WIDE,
     Grid,
     Limits,
+    Scores,
     Shape,
     Units,
 )
@@ -49,12 +51,14 @@ class Tuning:
     one_form: bool = False
 
 
-def tuning(dtype: torch.dtype, device: torch.device | str) -> Tuning:
-    """What was measured best on Hopper at head size 128."""
+def tuning(dtype: torch.dtype, device: torch.device | str, dim: int = 128) -> Tuning:
+    """What was measured best on Hopper at head size 128, and what fits for larger heads."""
     cuda = torch.device(device).type == "cuda"
     overlap = cuda and torch.cuda.get_device_capability(device)[0] >= 9
     if dtype is torch.float32:
         return Tuning((Launch(32, 8, 1),) * 3, overlap, False)
+    if dim > 128:  # twice the bytes a key, and the sums of twice as many columns
+        return Tuning((Launch(32, 4, 3), Launch(32, 4, 2), Launch(32, 8, 2)), overlap)
     return Tuning(overlap=overlap)
 
 
@@ -113,12 +117,12 @@ class UnitAttention:
         self.buffer.copy_(self.host, non_blocking=True)
 
     def __call__(self, q: Tensor, pool: Tensor, table: Tensor, out: Tensor,
-                 grid: Grid | None = None) -> Tensor:
+                 grid: Grid | None = None, how: Scores = PLAIN) -> Tensor:
         """out = attention of the loaded work list; tokens that no unit names keep what is there.
 
         q, out: contiguous (T, heads, D).  pool: contiguous (slots, 2, kv_heads, D), type of q.
         table: int32 slots.  grid: what to launch, covering the loaded list's; None launches all
-        that the limits allow.
+        that the limits allow.  how: the layer's window, scale and cap.
         """
         shape, tune = self.shape, self.tune
         grid = grid or self.limits.grid
@@ -131,11 +135,12 @@ class UnitAttention:
             launch = tune.classes[kind]
             units_kernel[(counts[kind] * shape.kv_heads,)](
                 q, pool, table, out, self._partial, self._sums, units[kind], token, part, high,
-                shape.dim ** -0.5, GROUP=shape.group, HEADS=shape.kv_heads,
+                how.scale or shape.dim ** -0.5, how.window, GROUP=shape.group, HEADS=shape.kv_heads,
                 D=shape.dim, BLOCK_D=block_d, BLOCK_M=shape.tiles[kind], BLOCK_N=launch.keys,
                 PACKED=kind == NARROW, UNIT=UNIT, WIDE_INDEX=pool.numel() >= 2**31,
                 PRECISION="ieee" if q.dtype is torch.float32 else "tf32",
-                STAGES=launch.stages, OVERLAP=tune.overlap, num_warps=launch.warps,
+                STAGES=launch.stages, WINDOWED=how.window > 0, CAP=how.cap,
+                OVERLAP=tune.overlap, num_warps=launch.warps,
                 **(pdl if i else {}))
         if grid.merged:
             many = grid.merged >= _MANY or tune.one_form

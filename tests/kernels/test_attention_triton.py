@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sglc.kernels.attention_shape import Grid, Limits, Shape, Units
+from sglc.kernels.attention_shape import PLAIN, Grid, Limits, Scores, Shape, Units
 from sglc.kernels.attention_units import plan_units, shared_runs
 from sglc.kernels.paged_attention import Rows, paged_attention_torch
 from sglc.kernels.prefix_tree import find_shared
@@ -30,7 +30,7 @@ def attention(shape: Shape, limits: Limits, dtype: torch.dtype) -> Any:
     from sglc.kernels.unit_attention import Launch, Tuning, UnitAttention, tuning
 
     tune = (Tuning((Launch(16, 4, 1),) * 3, False, dtype is not torch.float32)
-            if shape.step == 16 else tuning(dtype, DEVICE))
+            if shape.step == 16 else tuning(dtype, DEVICE, shape.dim))
     return UnitAttention(shape, limits, dtype, DEVICE, tune)
 
 
@@ -51,7 +51,8 @@ def ragged(rng: np.random.Generator, sizes: list[tuple[int, int]]) -> tuple[Rows
 
 
 def run(shape: Shape, rows: Rows, table: np.ndarray, slots: int, units: Units, limits: Limits,
-        dtype: torch.dtype, seed: int, launch_all: bool = False) -> torch.Tensor:
+        dtype: torch.dtype, seed: int, launch_all: bool = False, how: Scores = PLAIN
+        ) -> torch.Tensor:
     """Run the kernels on fresh inputs, compare with the reference, and return the output.
 
     Slots that no row reads hold NaN, and so does the output beforehand.
@@ -68,8 +69,8 @@ def run(shape: Shape, rows: Rows, table: np.ndarray, slots: int, units: Units, l
     attend._sums.fill_(float("nan"))
     attend.load(units)
     out: torch.Tensor = attend(q, pool, where, torch.full_like(q, float("nan")),
-                               None if launch_all else units.grid)
-    expected = paged_attention_torch(q, pool, where, rows)
+                               None if launch_all else units.grid, how)
+    expected = paged_attention_torch(q, pool, where, rows, how)
     assert not out.isnan().any()
     worst = float((out.float() - expected).abs().max() / expected.abs().max())
     assert worst <= ERROR[dtype], worst
@@ -86,6 +87,55 @@ def test_random_trees(seed: int, launch_all: bool) -> None:
                     len(units.token) + 5, units.parts + 1)
     run(TINY, tree.rows, tree.table, tree.slots, units, limits, torch.float32, seed % 1000,
         launch_all)
+
+
+def exactly(units: Units) -> Limits:
+    """Room for this list."""
+    narrow, middle, wide = map(len, units.by_class)
+    return Limits(Grid(narrow, middle, wide, len(units.pointers) - 1), len(units.token),
+                  units.parts)
+
+
+@settings(max_examples=4, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 24), st.booleans())
+def test_windows_in_random_trees(seed: int, window: int, cut: bool) -> None:
+    """Of layers that all have the window, whose units end with it, and of some layers alone."""
+    tree = random_tree(seed, leaves=4, longest=14, most_new=8)
+    units = plan_units(tree.rows, find_shared(tree.rows, tree.table), TINY,
+                       window=window if cut else 0)
+    run(TINY, tree.rows, tree.table, tree.slots, units, exactly(units), torch.float32,
+        seed % 1000, how=Scores(window))
+
+
+@pytest.mark.parametrize("window", [0, 33])
+def test_scales_caps_and_splits(window: int) -> None:
+    shape = Shape(4, 2, 16, (16, 16, 32), 16, (64, 64, 64))
+    rows, table, slots = ragged(np.random.default_rng(0), [(1, 90), (9, 60), (2, 5)])
+    how = Scores(window, 1.5, 0.6)
+    for chunk in (None, 64):
+        units = plan_units(rows, (), shape, chunk=chunk, window=window)
+        run(shape, rows, table, slots, units, exactly(units), torch.float32, 0, how=how)
+
+
+def test_keys_outside_of_windows_are_not_read() -> None:
+    shape, window = Shape(32, 8, 128), 100
+    tokens, lengths = [1] * 20 + [300], [2000] * 20 + [1300]
+    table = np.concatenate([[*range(1500), *range(r * 10**4, r * 10**4 + n - 1500)] if n > 1500
+                            else range(10**6, 10**6 + n) for r, n in enumerate(lengths, 1)])
+    ends, offsets = np.cumsum(tokens), np.cumsum([0, *lengths[:-1]])
+    rows = Rows.of((ends - tokens).tolist(), tokens, lengths, offsets.tolist())
+    (run,) = shared_runs(rows, table, shape)
+    assert shared_runs(rows, table, shape, window) == []  # nobody sees it any more
+    for runs in ([], [run]):
+        units = plan_units(rows, runs, shape, window=window)
+        most = 20 * window + sum(min(32, 300 - at) + window - 1 for at in range(0, 300, 32))
+        assert sum(int(u[:, 3].sum()) for u in units.by_class) <= most
+    near = Rows(rows.starts, rows.tokens, np.array([1550 if n == 2000 else n for n in lengths]),
+                rows.offsets)
+    assert [r.end for r in shared_runs(near, table, shape, 1000)] == [1500]
+    units = plan_units(near, [run], shape, window=1000)
+    begins = [int(u[4]) for found in units.by_class for u in found if u[1] > 1]
+    assert 550 in begins  # the shared run's part that is seen
 
 
 # Triton's interpreter has no product of bfloat16.
@@ -120,13 +170,14 @@ def test_short_rows_are_packed() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_a_plan_covers_every_pair_once(seed: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.sampled_from((0, 1, 17, 60)))
+def test_a_plan_covers_every_pair_once(seed: int, window: int) -> None:
     """What the kernels would compute: each query sees each of its keys in exactly one unit."""
     tree = random_tree(seed, leaves=8, longest=90, most_new=40)
     rows, table = tree.rows, tree.table
-    for units in (plan_units(rows, find_shared(rows, table), TINY), plan_units(rows, (), TINY),
-                  plan_units(rows, (), TINY, chunk=32)):
+    for units in (plan_units(rows, find_shared(rows, table), TINY, window=window),
+                  plan_units(rows, (), TINY, window=window),
+                  plan_units(rows, (), TINY, chunk=32, window=window)):
         seen: dict[int, list[int]] = {t: [] for t in range(rows.total)}
         written: dict[int, list[int]] = {t: [] for t in range(rows.total)}
         for u, holds in [(u, holds) for found, holds in zip(units.by_class, TINY.tiles,
@@ -139,9 +190,11 @@ def test_a_plan_covers_every_pair_once(seed: int) -> None:
             for i, e in enumerate(range(first, first + count)):
                 high = int(units.high[e]) - begin
                 low = ends[i - 1] if i and len(ends) > 1 else 0
+                if window:
+                    low = max(low, high - window)
                 assert free <= max(high, 0)
                 token = int(units.token[e])
-                seen[token] += [int(table[key + p]) for p in places[low:max(high, 0)]]
+                seen[token] += [int(table[key + p]) for p in places[max(low, 0):max(high, 0)]]
                 at = int(units.part[e])
                 written[token].append(at + piece if at >= 0 else -1)
         for r in range(len(rows.starts)):
@@ -149,8 +202,10 @@ def test_a_plan_covers_every_pair_once(seed: int) -> None:
             offset, length = int(rows.offsets[r]), int(rows.lengths[r])
             for i in range(n):
                 token = start + i
+                own = length - n + i
+                first = max(0, own - window + 1) if window else 0
                 assert sorted(seen[token]) == sorted(
-                    table[offset:offset + length - n + i + 1].tolist())
+                    table[offset + first:offset + own + 1].tolist())
                 parts = range(int(units.pointers[token]), int(units.pointers[token + 1]))
                 assert sorted(written[token]) == (list(parts) or [-1])
 
@@ -235,6 +290,31 @@ def test_real_sizes(heads: int, kv_heads: int, dim: int, dtype: torch.dtype) -> 
         runs = find_shared(tree.rows, tree.table)
         units = plan_units(tree.rows, runs, shape, limits)
         run(shape, tree.rows, tree.table, tree.slots, units, limits, dtype, seed, True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("heads", "kv_heads", "dim", "dtype", "how"), [
+    (32, 8, 128, torch.bfloat16, Scores(512)), (16, 8, 256, torch.bfloat16, Scores(300, 50.0)),
+    (8, 1, 256, torch.bfloat16, Scores()), (16, 8, 256, torch.float32, Scores(0, 5.0, 0.07)),
+    (32, 16, 128, torch.bfloat16, Scores(1000, 2.0, 0.2))], ids=str)
+def test_real_windows_and_caps(heads: int, kv_heads: int, dim: int, dtype: torch.dtype,
+                               how: Scores) -> None:
+    from sglc.kernels.unit_attention import default_shape
+
+    shape = default_shape(heads, kv_heads, dim, dtype)
+    rng = np.random.default_rng(0)
+    sizes = [(int(rng.choice([1, 1, 1, 5, 17, 200])), int(rng.integers(0, 3000)))
+             for _ in range(24)]
+    rows, table, slots = ragged(rng, sizes)
+    limits = Limits.for_tokens(rows.total, shape)
+    tree = random_tree(1, leaves=60, longest=400, depth=5, most_new=30)
+    wide = Limits.for_tokens(tree.rows.total, shape)
+    for window in {0, how.window}:  # of a layer among others without, and of all
+        units = plan_units(rows, (), shape, limits, window=window)
+        run(shape, rows, table, slots, units, limits, dtype, 0, how=how)
+        units = plan_units(tree.rows, find_shared(tree.rows, tree.table), shape, wide,
+                           window=window)
+        run(shape, tree.rows, tree.table, tree.slots, units, wide, dtype, 1, True, how)
 
 
 @pytest.mark.gpu

@@ -136,7 +136,7 @@ def test_logits_on_a_gpu(tmp_path: Path, name: str) -> None:
         runner = load_device_runner(tmp_path, dtype=dtype, max_tokens=512, max_rows=64,
                                     device="cpu" if interpreted else "cuda", kernels="triton")[0]
         layer = runner._open()._layers[0]
-        assert isinstance(layer.out, PackedInt4)
+        assert isinstance(layer.out.weight, PackedInt4)
         assert isinstance(layer.qkv, PackedWeight if "its own" in name else PackedInt4)
         for n in (1, 4) if interpreted else (1, 2, 30, 60):
             got = alone(runner, tokens(n)).cpu()
@@ -186,9 +186,9 @@ def test_random_weights(tmp_path: Path, method: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     runner = load_device_runner(tmp_path, device="cpu", kernels="torch", dtype="float32",
                                 load_format="dummy", max_tokens=64)[0]
-    layers = runner._open()._layers
-    assert isinstance(layers[1].down, Int4Matrix) and isinstance(layers[0].gate_up, Int4Matrix)
-    assert isinstance(layers[0].down, torch.Tensor)
+    feeds = [layer.feed for layer in runner._open()._layers]
+    assert isinstance(feeds[1].down.weight, Int4Matrix) and isinstance(feeds[0].gate_up, Int4Matrix)
+    assert isinstance(feeds[0].down.weight, torch.Tensor)
     assert runner.loaded is None
     assert torch.isfinite(alone(runner, tokens(9))).all()
 

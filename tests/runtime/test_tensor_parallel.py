@@ -23,6 +23,7 @@ from sglc.runtime.cuda.load import load_device_runner
 from sglc.runtime.engine import EngineCore
 from sglc.runtime.model_runner import load_runner
 from sglc.runtime.parallel.opening import open_device_parallel, open_parallel
+from sglc.runtime.parallel.team import Team
 from tests.runtime.common import TOKENIZER, Pending, ask, request
 from tests.runtime.processes import NOTICE_SECONDS, gone
 from tests.runtime.test_families import CASES, save_random
@@ -84,9 +85,12 @@ def test_three_processes(tmp_path: Path) -> None:
         the_same(spread, whole)
 
 
-def test_the_device_runner_in_two_processes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [
+    "llama3", "qwen2_moe", pytest.param("gemma2", marks=pytest.mark.slow),
+    pytest.param("mixtral", marks=pytest.mark.slow)])
+def test_the_device_runner_in_two_processes(tmp_path: Path, name: str) -> None:
     """What runs on GPUs, with the reference kernels: records, page tables, overlapping steps."""
-    save_random(tmp_path, "llama3", attention_bias=False, mlp_bias=False)
+    save_random(tmp_path, name)
     given = {"device": "cpu", "kernels": "torch", "dtype": "float32", "max_tokens": 512,
              "max_rows": 8}
     spread, _ = open_device_parallel(tmp_path, 2, **given)
@@ -169,6 +173,29 @@ def test_from_standard_input_and_without_the_parent(tmp_path: Path) -> None:
     assert gone(pids)
 
 
+CELL = """
+import sglc
+print("main")
+with sglc.Engine(device="cpu", tp=2, kv_tokens=600) as engine:
+    sampling = {"max_new_tokens": 8, "temperature": 0.0}
+    print(engine.generate("Once upon a time", sampling=sampling).text)
+"""
+
+
+@pytest.mark.slow
+def test_in_a_notebook(engine: sglc.Engine) -> None:
+    pytest.importorskip("ipykernel", reason="there is no kernel to run a notebook in")
+    notebooks = pytest.importorskip("nbformat").v4
+    preprocessors = pytest.importorskip("nbconvert.preprocessors")
+    book = notebooks.new_notebook(cells=[
+        notebooks.new_code_cell(f"import sys; sys.path.insert(0, {str(ROOT)!r})"),
+        notebooks.new_code_cell(CELL)])
+    preprocessors.ExecutePreprocessor(timeout=120).preprocess(book)  # raises what a cell raises
+    printed = "".join(out.text for out in book.cells[1].outputs if out.get("name") == "stdout")
+    want = engine.generate("Once upon a time", sampling={"max_new_tokens": 8, "temperature": 0.0})
+    assert printed == f"main\n{want.text}\n"
+
+
 PROGRAM = """
 import sglc
 
@@ -215,6 +242,19 @@ def test_more_ranks_than_heads(tmp_path: Path) -> None:
         with pytest.raises(SglcError, match="tp must be at least 1"):
             sglc.Engine(tmp_path, tp=wrong)  # type: ignore[arg-type]
     assert time.monotonic() - started < 2
+
+
+def test_more_ranks_than_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before a process is started."""
+    save_random(tmp_path, "llama3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(Team, "__init__", lambda *args: pytest.fail("processes were started"))
+    for device, tp, first in (("cuda:1", 2, 1), ("cuda:0", 4, 0)):
+        with pytest.raises(ModelError) as caught:
+            sglc.Engine(tmp_path, device=device, tp=tp)
+        assert f"there are no {tp} GPUs from number {first} on" in str(caught.value)
+        assert "PyTorch sees 2" in str(caught.value) and f"tp={2 - first}" in str(caught.value)
 
 
 @pytest.mark.slow

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sglc.kernels.attention_shape import Grid, Limits, Units
+from sglc.kernels.attention_shape import Grid, Limits, Scores, Units
 from sglc.kernels.attention_units import plan_units, shared_runs
 from sglc.kernels.paged_attention import Rows, paged_attention_torch
-from sglc.runtime.cuda.model import Attend
+from sglc.runtime.cuda.layers import Attend
 from sglc.runtime.cuda.page_table import PageTable
 from sglc.runtime.models.config import LlamaConfig
 
@@ -45,6 +45,9 @@ class UnitSteps:
         length = config.context_length
         piece = max(_LEAST, 1 << (-(-length // _PIECES) - 1).bit_length())
         self._piece = piece if fixed else 0
+        self._hows = scores_of(config)
+        windows = [how.window for how in self._hows]
+        self._window = max(windows) if all(windows) else 0  # outside of which no layer reads
         self._pieces = -(-length // piece)
         self._dtype = dtype
         self._device = device
@@ -62,15 +65,16 @@ class UnitSteps:
         """The work list of a step, for device memory of `size` tokens; None if it does not fit.
         """
         if self._piece:
-            units = plan_units(rows, (), self.shape, chunk=self._piece)
+            units = plan_units(rows, (), self.shape, chunk=self._piece, window=self._window)
             return units if units.fits(self._at(size).limits) else None
         decode = rows.total == len(rows.starts)
         key = (decode, table.version, rows.offsets.tobytes())
         if not decode or key != self._last:
-            self._runs = shared_runs(rows, table.host, self.shape)
+            self._runs = shared_runs(rows, table.host, self.shape, self._window)
             self._last = key
         try:
-            return plan_units(rows, self._runs, self.shape, self._at(size).limits)
+            return plan_units(rows, self._runs, self.shape, self._at(size).limits,
+                              window=self._window)
         except ValueError:
             return None
 
@@ -93,7 +97,8 @@ class UnitSteps:
             out = self._outs[size] = torch.zeros(size, shape.heads, shape.dim,
                                                  dtype=self._dtype, device=self._device)
         mine = out[:tokens]
-        return lambda q, pool: attention(q, pool, table, mine, grid)
+        hows = self._hows
+        return lambda q, pool, layer: attention(q, pool, table, mine, grid, hows[layer])
 
     def full(self, units: Units, size: int) -> Grid:
         """A grid for every list of this size that has units of the same classes."""
@@ -114,12 +119,22 @@ class UnitSteps:
 
         found = self._sizes.get(size)
         if found is None:
-            tune = replace(tuning(self._dtype, self._device), one_form=self._piece > 0)
+            tune = replace(tuning(self._dtype, self._device, self.shape.dim),
+                           one_form=self._piece > 0)
             found = self._sizes[size] = UnitAttention(
                 self.shape, self._limits(size), self._dtype, self._device, tune)
         return found
 
 
-def attend_torch(table: PageTable, rows: Rows) -> Attend:
+def attend_torch(table: PageTable, rows: Rows, config: LlamaConfig) -> Attend:
     """Attention of these rows by the reference."""
-    return lambda q, pool: paged_attention_torch(q, pool, table.device, rows).to(q.dtype)
+    hows = scores_of(config)
+    return lambda q, pool, layer: paged_attention_torch(
+        q, pool, table.device, rows, hows[layer]).to(q.dtype)
+
+
+def scores_of(config: LlamaConfig) -> list[Scores]:
+    """How each layer attends; a window that is never full is none."""
+    windows = (config.window(n) for n in range(config.layers))
+    return [Scores(w if w < config.context_length else 0, config.attention_cap,
+                   config.attention_scale) for w in windows]

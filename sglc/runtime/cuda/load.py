@@ -11,7 +11,8 @@ import torch
 
 from sglc.errors import ModelError
 from sglc.kernels.registry import resolve_device
-from sglc.runtime.cuda.model import DeviceLlama, DummyWeights
+from sglc.runtime.cuda.dummy import DummyWeights
+from sglc.runtime.cuda.model import DeviceLlama
 from sglc.runtime.cuda.runner import DeviceRunner
 from sglc.runtime.model_runner import open_model
 from sglc.runtime.models.config import LlamaConfig, config_from_hf

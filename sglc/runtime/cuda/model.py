@@ -1,4 +1,5 @@
-"""The Llama architecture on a GPU: its weights in one type, and its forward pass in few kernels.
+"""The decoder of Llama and of the families that differ from it in parts, on a GPU: its weights in
+one type, and its forward pass in few kernels.
 
 Norms, gates and residuals are parts of the products (`kernels.fused_linear`).  Attention is a
 callable that knows where keys and values lie; steps, rows and requests are not known here.
@@ -6,165 +7,50 @@ callable that knows where keys and values lie; steps, rows and requests are not 
 
 from __future__ import annotations
 
-import math
-import zlib
-from collections.abc import Callable, Set
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from sglc.kernels.int4 import Int4Matrix, random_int4, stacked_int4
 from sglc.kernels.registry import DeviceKernels
+from sglc.runtime.cuda.layers import Attend, read_layer
+from sglc.runtime.cuda.reader import DeviceReader
 from sglc.runtime.models.config import LlamaConfig
-from sglc.runtime.models.llama import check_names, mismatch
-from sglc.runtime.models.quantization import Int4Scheme
 from sglc.runtime.models.rope import Rope
 from sglc.runtime.models.shape import ROPE_FACTORS
 from sglc.runtime.parallel.group import Alone, Group
-from sglc.runtime.weights.int4_checkpoint import int4_of
-from sglc.runtime.weights.source import Part, WeightSource
+from sglc.runtime.weights.source import WeightSource
 
-_SUPPORTED = frozenset(("rope scaling", "norms of queries and keys"))
-
-# (queries (T, heads, head_dim), one layer's pool) -> the same shape
-Attend = Callable[[Tensor, Tensor], Tensor]
 Images = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceLayer:
-    """One layer; matrices are packed for `DeviceKernels.fused_linear`."""
-
-    attention_norm: Tensor
-    qkv: Any
-    out: Any
-    mlp_norm: Tensor
-    gate_up: Any
-    down: Any
-    q_norm: Tensor | None
-    k_norm: Tensor | None
-
-
-class DummyWeights:
-    """A `WeightSource` of random weights, made on the device; the same for the same seed and
-    name, whatever else is read.  In 4 bits where `scheme` says so."""
-
-    def __init__(self, config: LlamaConfig, dtype: torch.dtype, device: torch.device,
-                 seed: int = 0, scheme: Int4Scheme | None = None) -> None:
-        self._shapes = config.tensor_shapes()
-        self._scheme = scheme
-        self._dtype = dtype
-        self._seed = seed
-        self._random = torch.Generator(device)
-        self.path, self.mapped = Path("dummy"), False
-
-    def names(self) -> Set[str]:
-        return self._shapes.keys()
-
-    def read(self, name: str, part: Part | None = None) -> Tensor:
-        shape, where = self._shapes[name], self._random.device
-        if len(shape) == 1:
-            tensor = torch.ones(shape, dtype=self._dtype, device=where)
-        else:
-            self._start(name)
-            tensor = torch.empty(shape, dtype=self._dtype, device=where)
-            tensor.normal_(0.0, 0.02, generator=self._random)
-        return tensor if part is None else part.of(tensor)
-
-    def int4(self, name: str, part: Part | None = None,
-             device: torch.device | None = None) -> Int4Matrix | None:
-        """As `Int4Checkpoint.int4`."""
-        layer, shape = name.removesuffix(".weight"), self._shapes[name]
-        if self._scheme is None or layer == name or not self._scheme.covers(layer):
-            return None
-        self._start(name)
-        whole = random_int4(shape, self._scheme.group_size, self._dtype, self._random,
-                            self._scheme.act_order)
-        return whole if part is None else whole.part(part.rows, part.columns)
-
-    def _start(self, name: str) -> None:
-        self._random.manual_seed(self._seed << 32 | zlib.crc32(name.encode()))
-
-    def place(self, name: str) -> str:
-        return str(self.path)
-
-    def n_bytes(self, name: str) -> int:
-        return math.prod(self._shapes[name]) * self._dtype.itemsize
-
-
 class DeviceLlama:
-    """A Llama model whose weights, activations and KV are all of one type on one device, or the
-    part of it that one rank of `group` computes."""
+    """A model whose weights, activations and KV are all of one type on one device, or the part of
+    it that one rank of `group` computes.
+
+    scratch_bytes: what a step needs beside activations, to make 4-bit matrices dense.
+    """
 
     def __init__(self, config: LlamaConfig, source: WeightSource, kernels: DeviceKernels,
                  dtype: torch.dtype, device: torch.device, group: Group | None = None) -> None:
-        """Reads every weight.  Raises ModelError (SGLC504) where the tensors do not fit, and for
-        a model that is more than is computed here."""
-        config.require(_SUPPORTED, "on a GPU")
+        """Reads every weight.  Raises ModelError (SGLC504) where the tensors do not fit."""
         self.config = config
         self.dtype = dtype
         self.device = device
         self._kernels = kernels
         self._group = group or Alone()
         first = self._group.rank == 0  # has the embedding and the head, and adds the residual
-        shapes = config.tensor_shapes()
-        check_names(shapes.keys(), source, config)
-
-        self.scratch_bytes = 0  # of a 4-bit matrix that is made dense for a product
-
-        def check(name: str, shape: tuple[int, ...]) -> None:
-            if shape != shapes[name]:
-                raise mismatch(f"{name} has the shape {list(shape)} instead of "
-                               f"{list(shapes[name])}, in {source.place(name)}")
-
-        def int4(name: str) -> Int4Matrix | None:
-            found = int4_of(source, name, device=device)
-            if found is not None:
-                check(name, tuple(found.shape))
-            return found
-
-        def read(name: str) -> Tensor:
-            quantized = int4(name)
-            tensor = source.read(name) if quantized is None else quantized.dense(dtype)
-            check(name, tuple(tensor.shape))
-            return tensor.to(device, dtype)
-
-        def matrix(*names: str) -> Any:
-            """Matrices of one input as one, so that one product computes them all."""
-            quantized = [int4(name) for name in names]
-            whole = stacked_int4(quantized)
-            packed = None if whole is None else kernels.pack_int4(whole)
-            if packed is not None and whole is not None:
-                size = whole.codes.numel() * dtype.itemsize
-                self.scratch_bytes = max(self.scratch_bytes, size)
-                return packed
-            parts = [read(name) if found is None else found.dense(dtype)
-                     for name, found in zip(names, quantized, strict=True)]
-            return kernels.pack(parts[0] if len(parts) == 1 else torch.cat(parts))
-
-        def layer(n: int) -> DeviceLayer:
-            at, mlp = f"model.layers.{n}.self_attn.", f"model.layers.{n}.mlp."
-            norms = [read(f"{at}{p}_norm.weight") if config.qk_norm else None for p in "qk"]
-            return DeviceLayer(
-                attention_norm=read(f"model.layers.{n}.input_layernorm.weight"),
-                qkv=matrix(*(f"{at}{p}_proj.weight" for p in "qkv")),
-                out=matrix(f"{at}o_proj.weight"),
-                mlp_norm=read(f"model.layers.{n}.post_attention_layernorm.weight"),
-                gate_up=matrix(f"{mlp}gate_proj.weight", f"{mlp}up_proj.weight"),
-                down=matrix(f"{mlp}down_proj.weight"), q_norm=norms[0], k_norm=norms[1])
-
-        factors = source.read(ROPE_FACTORS) if ROPE_FACTORS in shapes else None
+        read = DeviceReader(config, source, kernels, dtype, device)
+        factors = source.read(ROPE_FACTORS) if ROPE_FACTORS in read else None
         self._rope = _rope_table(Rope(config, factors), config.context_length, device)
         none = torch.empty(0, dtype=dtype, device=device)
-        self._embedding = read("model.embed_tokens.weight").contiguous() if first else none
-        self._layers = [layer(n) for n in range(config.layers)]
-        self._norm = read("model.norm.weight")
+        self._embedding = read.tensor("model.embed_tokens.weight").contiguous() if first else none
+        self._layers = [read_layer(config, read, n) for n in range(config.layers)]
+        self._norm = read.norm("model.norm.weight")
         self._head_rows = (self._embedding if config.tied or not first
-                           else read("lm_head.weight").contiguous())
+                           else read.tensor("lm_head.weight").contiguous())
         self._head = kernels.pack(self._head_rows) if first else None
+        self.scratch_bytes = read.scratch_bytes
 
     def forward(self, ids: Tensor, positions: Tensor, slots: Tensor, pools: Tensor,
                 attend: Attend, outputs: Tensor | None, images: Images | None = None) -> Tensor:
@@ -179,33 +65,45 @@ class DeviceLlama:
         group = self._group
         first = group.rank == 0
         x = group.broadcast(
-            k.embed(ids, self._embedding, *(images or ())) if first else torch.empty(
-                len(ids), c.hidden_size, dtype=self.dtype, device=self.device))
+            k.embed(ids, self._embedding, *(images or (None, None)), c.embedding_scale)
+            if first else torch.empty(len(ids), c.hidden_size, dtype=self.dtype,
+                                      device=self.device))
         width = c.heads * c.head_dim
         for n, layer in enumerate(self._layers):
             qkv = k.fused_linear(x, layer.qkv, layer.attention_norm, c.rms_eps)
             q = k.rope_store(qkv, positions, slots, self._rope, pools[n], layer.q_norm,
-                             layer.k_norm, c.rms_eps)
+                             layer.k_norm, c.rms_eps, layer.qkv_bias)
             last = n == len(self._layers) - 1
             if last and outputs is not None and not len(outputs):
                 return x[:0]
-            attended = attend(q, pools[n]).view(len(x), width)
+            attended = attend(q, pools[n], n).view(len(x), width)
             if last and outputs is not None:  # only what is asked for is needed from here on
                 attended, x = attended.index_select(0, outputs), x.index_select(0, outputs)
-            x = group.all_reduce(
-                k.fused_linear(attended, layer.out, residual=x if first else None))
-            h = k.fused_linear(x, layer.gate_up, layer.mlp_norm, c.rms_eps, gated=True)
-            x = group.all_reduce(
-                k.fused_linear(h, layer.down, residual=x if first else None))
+            x = self._plus(x, attended, layer.out, layer.attention_post)
+            x = self._plus(x, x, layer.feed, layer.feed_post)
         return k.rms_norm(x, self._norm, c.rms_eps)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 (K, vocab_size) of (K, hidden_size)."""
-        return self._kernels.fused_linear(hidden, self._head, out_dtype=torch.float32)
+        return self._capped(
+            self._kernels.fused_linear(hidden, self._head, out_dtype=torch.float32))
 
     def logits_of(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """float32 (K, C): the logits of these tokens alone; ids: int32 (K, C)."""
-        return self._kernels.few_logits(hidden, self._head_rows, ids)
+        return self._capped(self._kernels.few_logits(hidden, self._head_rows, ids))
+
+    def _plus(self, x: Tensor, of: Tensor, part: Callable[[Tensor, Tensor | None], Tensor],
+              post: Tensor | None) -> Tensor:
+        """x + part(of), or x + the norm of part(of), summed up over ranks."""
+        group = self._group
+        if post is None:
+            return group.all_reduce(part(of, x if group.rank == 0 else None))
+        return self._kernels.rms_norm_add(group.all_reduce(part(of, None)), x, post,
+                                          self.config.rms_eps)
+
+    def _capped(self, logits: Tensor) -> Tensor:
+        cap = self.config.logit_cap
+        return logits if not cap else logits.div_(cap).tanh_().mul_(cap)
 
 
 def _rope_table(rope: Rope, length: int, device: torch.device) -> Tensor:

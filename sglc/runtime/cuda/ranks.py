@@ -22,6 +22,8 @@ from sglc.runtime.cuda.runner import DeviceRunner
 from sglc.runtime.parallel.records import ALLOCATE, ROOM, STEP
 from sglc.runtime.parallel.team import Team
 
+_POLL_SECONDS = 2e-5
+
 
 class RankRunner(DeviceRunner):
     """What all ranks have in common."""
@@ -79,9 +81,11 @@ class LeadingRunner(RankRunner):
 
         Raises EngineError (SGLC503) for the latter.
         """
+        # CUDA's own wait has no timeout, and a thread for it would cost two switches a step.  The
+        # pause lets other threads have the interpreter's lock, which is not so with none.
         while not event.query():
             self._team.check()
-            time.sleep(0)
+            time.sleep(_POLL_SECONDS)
         self._team.check()
 
     def close(self) -> None:

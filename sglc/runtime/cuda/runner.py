@@ -18,10 +18,12 @@ from sglc.kernels.attention_shape import Grid
 from sglc.kernels.paged_attention import Rows
 from sglc.kernels.registry import DeviceKernels
 from sglc.runtime.batch import Batch
-from sglc.runtime.cuda.attending import UnitSteps, attend_torch
+from sglc.runtime.cuda.attending import UnitSteps
 from sglc.runtime.cuda.device_sampler import DeviceSampler
+from sglc.runtime.cuda.eager import EagerSteps, long_rows
 from sglc.runtime.cuda.graphs import Graphs, bucket
-from sglc.runtime.cuda.model import Attend, DeviceLlama, Images
+from sglc.runtime.cuda.layers import Attend
+from sglc.runtime.cuda.model import DeviceLlama, Images
 from sglc.runtime.cuda.page_table import PageTable
 from sglc.runtime.cuda.staging import Inputs, lay_out, staging
 from sglc.runtime.vision.tower import VisionModel
@@ -75,6 +77,8 @@ class DeviceRunner:
         self._table: PageTable | None = None
         by_units = dict(kernels.backends)["sample"] == "triton"
         self._units = UnitSteps(c, self.dtype, self.device, fixed) if by_units else None
+        self._eager = EagerSteps(c, max_tokens, self._units, long_rows(
+            kernels.long_rows, self._units, c, self.dtype, self.device))
         on_gpu = self.device.type == "cuda"
         self._graphs = Graphs(self.device) if graphs and by_units and on_gpu else None
         self._sampler: DeviceSampler | None = None
@@ -110,7 +114,11 @@ class DeviceRunner:
         """What a step needs beside weights and KV, at most, about."""
         c, size = self.config, self.dtype.itemsize
         wide = (c.heads + 2 * c.kv_heads) * c.head_dim
-        step = self.max_tokens * size * (5 * c.hidden_size + 2 * wide + 3 * c.intermediate_size)
+        middle = 3 * c.intermediate_size
+        if c.experts is not None:
+            middle = max(middle, c.experts.used * (c.experts.size + c.hidden_size)
+                         + 3 * c.experts.shared_size)
+        step = self.max_tokens * size * (5 * c.hidden_size + 2 * wide + middle)
         heads = self.max_rows * c.vocab_size * 4 * 2
         attention = self._units.nbytes(self.max_tokens) if self._units else 0
         return int(1.2 * (step + heads + 2 * attention)) + _SPARE_BYTES + (
@@ -208,14 +216,7 @@ class DeviceRunner:
             replayed = self._replay(rows, arrays, every)
             if replayed is not None:
                 return replayed, draws is not None
-        attend: Attend
-        if self._units is None:
-            attend = attend_torch(table, rows)
-        else:
-            units = self._units.plan(rows, table, self.max_tokens)
-            assert units is not None, "a step of at most max_tokens always fits"
-            self._units.load(units, self.max_tokens)
-            attend = self._units.attend(table.device, self.max_tokens, n, units.grid)
+        attend = self._eager.attend(rows, table, n)
         self._stage(n, k, arrays)
         hidden, tokens = self._compute(n, k, every, draws is not None, attend, images)
         if tokens is not None:

@@ -6,7 +6,6 @@ not known here.
 from __future__ import annotations
 
 import math
-from collections.abc import Set
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -75,7 +74,7 @@ class Experts:
 class LlamaConfig:
     """Sizes and constants of one model; `tied`: the output head is the embedding.
 
-    Every field after `tied` is a difference from Llama; `features()` names those that are there.
+    Every field after `tied` is a difference from Llama 2.
     windows: how many keys, its own included, a token sees in each layer; 0 is all of them; empty
         if all layers see all.  norm_offset: added to the weights of norms as they are stored.
     attention_scale: of the scores; 0 means 1 / sqrt(head_dim).
@@ -140,33 +139,6 @@ class LlamaConfig:
 
     def has_experts(self, layer: int) -> bool:
         return self.experts is not None and layer not in self.experts.dense
-
-    def features(self) -> frozenset[str]:
-        """What this model has beyond Llama 2, by name: empty for that."""
-        there = {
-            "rope scaling": self.rope_scaling is not None,
-            "sliding windows": any(self.windows),
-            "biases of queries, keys and values": self.qkv_bias,
-            "a bias of the attention's output": self.out_bias,
-            "biases of MLPs": self.mlp_bias,
-            "norms of queries and keys": self.qk_norm,
-            "experts": self.experts is not None,
-            "GELU": self.activation != "silu",
-            "norms after attention and MLP": self.post_norms,
-            "an offset of norms": self.norm_offset != 0,
-            "scaled embeddings": self.embedding_scale != 1,
-            "scaled scores": self.attention_scale != 0,
-            "capped scores": self.attention_cap != 0,
-            "capped logits": self.logit_cap != 0,
-        }
-        return frozenset(name for name, is_there in there.items() if is_there)
-
-    def require(self, supported: Set[str], where: str) -> None:
-        """Raises ModelError (SGLC504) if the model has a feature that is not in `supported`."""
-        if more := self.features() - supported:
-            raise ModelError("SGLC504", f"models of the family {self.family} do not run {where}",
-                             why=f"not computed there: {', '.join(sorted(more))}",
-                             fixes=('use device="cpu"',))
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor of the model by its Hugging Face name; the head only where not tied."""

@@ -48,7 +48,10 @@ def test_where_it_is_not_to_be_had(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("changes", [{}, {"model_type": "qwen3", "head_dim": 32}], ids=str)
+@pytest.mark.parametrize("changes", [
+    {}, {"model_type": "qwen3", "head_dim": 32},
+    {"model_type": "mixtral", "num_local_experts": 5, "sliding_window": 11},
+    {"model_type": "gemma2", "head_dim": 16, "sliding_window": 11}], ids=str)
 def test_logits_do_not_depend_on_the_step(tmp_path: Path, dtype: str, changes: Any) -> None:
     path = save_model(tmp_path, **changes)
     n, rng = 40 if INTERPRETED else 400, np.random.default_rng(0)

@@ -19,6 +19,7 @@ from sglc.runtime.cuda.load import load_device_runner
 from sglc.runtime.engine import EngineCore
 from sglc.runtime.parallel.opening import open_device_parallel
 from tests.runtime.common import TOKENIZER, ask, request
+from tests.runtime.cuda.test_device_families import larger_sizes, save_family
 from tests.runtime.cuda.test_device_runner import TINY, mixed, save_model, the_same
 from tests.runtime.processes import NOTICE_SECONDS, gone
 
@@ -52,6 +53,17 @@ def test_ids_equal_those_of_one_gpu(tmp_path: Path, tp: int, kv_heads: int, grap
             asked = mixed()[:n]
             the_same(asked, ask(spread, asked), ask(whole, mixed()[:n]))
         assert (spread.runner._graphs is not None) == graphs
+
+
+@pytest.mark.parametrize("name", ["qwen2_moe", "mixtral", "gemma2"])
+def test_families(tmp_path: Path, name: str) -> None:
+    save_family(tmp_path, name, **larger_sizes(name))
+    whole = EngineCore(load_device_runner(tmp_path, dtype="float32", max_tokens=512,
+                                          max_rows=64)[0], TOKENIZER, kv_tokens=8000,
+                       max_running=64)
+    with whole, core(tmp_path, 2) as spread:
+        asked = mixed()
+        the_same(asked, ask(spread, asked), ask(whole, mixed()))
 
 
 def test_half_precision_is_close(tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""Reading a model's weights for a GPU: checked against its shape, in one type, and packed.
+
+Which layers there are is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sglc.kernels.int4 import Int4Matrix, stacked_int4
+from sglc.kernels.registry import DeviceKernels
+from sglc.runtime.models.llama import check_names, mismatch
+from sglc.runtime.models.shape import LlamaConfig
+from sglc.runtime.weights.int4_checkpoint import int4_of
+from sglc.runtime.weights.source import WeightSource
+
+
+class DeviceReader:
+    """Reads weights of `config` from `source`, in `dtype` on `device`.
+
+    scratch_bytes: of the largest 4-bit matrix, which may be made dense for a product.
+    Raises ModelError (SGLC504), which names file and tensor, where the tensors do not fit.
+    """
+
+    def __init__(self, config: LlamaConfig, source: WeightSource, kernels: DeviceKernels,
+                 dtype: torch.dtype, device: torch.device) -> None:
+        self.kernels = kernels
+        self.scratch_bytes = 0
+        self._source = source
+        self._dtype, self._device = dtype, device
+        self._offset = config.norm_offset
+        self._shapes = config.tensor_shapes()
+        check_names(self._shapes.keys(), source, config)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._shapes
+
+    def tensor(self, name: str) -> Tensor:
+        quantized = self._int4(name)
+        return self._plain(name) if quantized is None else quantized.dense(self._dtype)
+
+    def norm(self, name: str) -> Tensor:
+        """The weights of a norm, with what the family adds to them; then they are float32, for
+        the sums are not of a shorter type."""
+        if not self._offset:
+            return self.tensor(name)
+        return self._plain(name, torch.float32) + self._offset
+
+    def bias(self, *names: str) -> Tensor | None:
+        """The biases of these layers as one, float32; None where they have none."""
+        if f"{names[0]}.bias" not in self:
+            return None
+        return torch.cat([self._plain(f"{name}.bias", torch.float32) for name in names])
+
+    def matrix(self, *names: str) -> Any:
+        """Matrices of one input as one, so that one product computes them all."""
+        quantized = [self._int4(name) for name in names]
+        whole = stacked_int4(quantized)
+        packed = None if whole is None else self.kernels.pack_int4(whole)
+        if packed is not None and whole is not None:
+            size = whole.codes.numel() * self._dtype.itemsize
+            self.scratch_bytes = max(self.scratch_bytes, size)
+            return packed
+        parts = [self._plain(name) if found is None else found.dense(self._dtype)
+                 for name, found in zip(names, quantized, strict=True)]
+        return self.kernels.pack(parts[0] if len(parts) == 1 else torch.cat(parts))
+
+    def stacked(self, groups: Sequence[Sequence[str]]) -> Tensor:
+        """Matrices of one width, (groups, rows of a group, columns), each copied to its place."""
+        shapes = [self._shapes[name] for name in groups[0]]
+        whole = torch.empty(len(groups), sum(rows for rows, _ in shapes), shapes[0][1],
+                            dtype=self._dtype, device=self._device)
+        for group, names in zip(whole, groups, strict=True):
+            at = 0
+            for name in names:
+                part = self.tensor(name)
+                group[at:at + len(part)] = part
+                at += len(part)
+        return whole
+
+    def _plain(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        tensor = self._source.read(name)
+        self._check(name, tuple(tensor.shape))
+        return tensor.to(self._device, dtype or self._dtype)
+
+    def _int4(self, name: str) -> Int4Matrix | None:
+        found = int4_of(self._source, name, device=self._device)
+        if found is not None:
+            self._check(name, tuple(found.shape))
+        return found
+
+    def _check(self, name: str, shape: tuple[int, ...]) -> None:
+        if shape != self._shapes[name]:
+            raise mismatch(f"{name} has the shape {list(shape)} instead of "
+                           f"{list(self._shapes[name])}, in {self._source.place(name)}")
