@@ -3,7 +3,8 @@ it in Hugging Face's form (float32 safetensors, one file or shards).
 
     python bench/model_loading.py [--repeat 3] [--threads 2] [--shards 1]
 
-Each time is taken in a process of its own, after imports, with the files in the page cache.
+Each time is taken in a process of its own, after imports, with the files in the page cache; the
+two take turns, so that their ratio holds on a machine that does other work.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from sglc.progress import Progress
 from sglc.runtime.model_runner import open_model
 from sglc.runtime.weights.fetch import fetch_default_model
 from sglc.runtime.weights.gguf import GGUFFile
@@ -86,14 +88,11 @@ def _write_tokenizer(metadata: dict, folder: Path) -> None:
         "chat_template": metadata["tokenizer.chat_template"]}))
 
 
-def measure(path: Path, threads: int, repeat: int) -> list[dict]:
-    """What processes that open the model say, one after another; the first is not counted."""
-    out = []
-    for _ in range(repeat + 1):
-        run = subprocess.run([sys.executable, "-c", CHILD, str(path), str(threads), PROMPT],
-                             capture_output=True, text=True, check=True)
-        out.append(json.loads(run.stdout.splitlines()[-1]))
-    return out[1:]
+def measure(path: Path, threads: int) -> dict:
+    """What a process that opens the model says."""
+    run = subprocess.run([sys.executable, "-c", CHILD, str(path), str(threads), PROMPT],
+                         capture_output=True, text=True, check=True)
+    return json.loads(run.stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -104,16 +103,30 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     gguf = fetch_default_model()
-    texts = set()
     with tempfile.TemporaryDirectory() as temp:
-        write_hf_copy(gguf, Path(temp) / "model", args.shards)
-        for label, path in (("GGUF Q4_1", gguf), ("safetensors f32", Path(temp) / "model")):
-            runs = measure(path, args.threads, args.repeat)
-            texts |= {run["text"] for run in runs}
-            best = min(runs, key=lambda run: run["first"])
-            print(f"{label:16} open to first token: best {best['first']:.2f} s, median "
-                  f"{statistics.median(r['first'] for r in runs):.2f} s   weights {best['load']}",
-                  flush=True)
+        folder = Path(temp) / "model"
+        write_hf_copy(gguf, folder, args.shards)
+        ways = {"GGUF Q4_1": gguf, "safetensors f32": folder}
+        runs: dict[str, list[dict]] = {label: [] for label in ways}
+        bar = Progress((args.repeat + 1) * len(ways), unit="run", leave=False)
+        for turn in range(args.repeat + 1):  # the first is not counted
+            for label in list(ways)[::-1 if turn % 2 else 1]:
+                found = measure(ways[label], args.threads)
+                bar.step()
+                if turn:
+                    runs[label].append(found)
+    bar.close()
+    for label, found in runs.items():
+        firsts = [run["first"] for run in found]
+        best = found[firsts.index(min(firsts))]
+        print(f"{label:16} open to first token: best {best['first']:.2f} s (of it opening "
+              f"{best['open']:.2f}), median {statistics.median(firsts):.2f} s   weights "
+              f"{best['load']}")
+    one, other = runs.values()
+    ratios = [b["first"] / a["first"] for a, b in zip(one, other, strict=True)]
+    print(f"{' / '.join(list(ways)[::-1])}: median {statistics.median(ratios):.2f} "
+          f"({min(ratios):.2f} to {max(ratios):.2f})")
+    texts = {run["text"] for found in runs.values() for run in found}
     print("same text" if len(texts) == 1 else f"TEXTS DIFFER: {texts}")
 
 

@@ -30,6 +30,13 @@ class MessageMark:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlName:
+    """A control token that is sent by its name; a border, without text."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Given:
     """Text of the program."""
 
@@ -43,7 +50,22 @@ class Written:
     text: str
 
 
-Span = Given | Written | MessageMark
+@dataclass(frozen=True, slots=True)
+class FileOfImage:
+    """An image that is sent as it is."""
+
+    file: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An image in a prompt.  text: what texts show of it."""
+
+    image: FileOfImage
+    text: str
+
+
+Span = Given | Written | Shown | MessageMark | ControlName
 
 
 class Ahead(Protocol):
@@ -58,12 +80,15 @@ class Ahead(Protocol):
 class Conversation:
     """What an API is sent of a prompt: text outside of messages, and messages as (role, text).
 
-    open: the last message is still being written.
+    open: the last message is still being written.  images: those in it, in order; the text shows
+    them as their marks.  parts: what each message consists of, where there are images.
     """
 
     text: str
     messages: tuple[tuple[str, str], ...]
     open: bool
+    images: tuple[Shown, ...] = ()
+    parts: tuple[tuple[str | Shown, ...], ...] = ()
 
 
 class TextPrompt:
@@ -89,18 +114,21 @@ class TextPrompt:
         return TextPrompt(self, Written(text), ahead)
 
     def special(self, mark: Any) -> TextPrompt:
-        """This prompt with a message opened or closed; SGLC012 for control tokens."""
-        if not isinstance(mark, MessageMark):
+        """This prompt with a message opened or closed, or a control token that is sent by its
+        name; SGLC012 for others."""
+        if not isinstance(mark, (MessageMark, ControlName)):
             raise no_control_tokens()
         return TextPrompt(self, mark)
 
-    def image(self, source: Any, text: str = "") -> NoReturn:
-        """CapabilityError SGLC012: remote APIs are sent text."""
-        raise no_images()
+    def image(self, image: FileOfImage, text: str = "<image>") -> TextPrompt:
+        """This prompt with an image, which texts show as `text`."""
+        return TextPrompt(self, Shown(image, text))
 
     def append_span(self, span: Span) -> TextPrompt:
         if isinstance(span, Given):
             return self.append(span.text)
+        if isinstance(span, Shown):
+            return self.image(span.image, span.text)
         return self.written(span.text) if isinstance(span, Written) else self.special(span)
 
     def append_since(self, child: TextPrompt, base: TextPrompt) -> TextPrompt:
@@ -118,27 +146,37 @@ class TextPrompt:
         """All that a model is shown of this prompt; equal for prompts that look alike."""
         if self._content is None:
             outside: list[str] = []
-            messages: list[tuple[str, list[str]]] = []
+            messages: list[tuple[str, list[str | Shown]]] = []
+            images: list[Shown] = []
             within = False
             for span in self.spans():
                 if isinstance(span, MessageMark):
                     within = span.opens
                     if within:
                         messages.append((span.role, []))
+                elif isinstance(span, ControlName):
+                    outside.append(span.name)
+                elif within:
+                    messages[-1][1].append(span if isinstance(span, Shown) else span.text)
                 else:
-                    (messages[-1][1] if within else outside).append(span.text)
+                    outside.append(span.text)
+                if isinstance(span, Shown):
+                    images.append(span)
             self._content = Conversation(
-                "".join(outside), tuple([(role, "".join(parts)) for role, parts in messages]),
-                within)
+                "".join(outside), tuple([
+                    (role, "".join([p if isinstance(p, str) else p.text for p in parts]))
+                    for role, parts in messages]), within, tuple(images),
+                tuple([tuple(parts) for _, parts in messages]) if images else ())
         return self._content
 
     def text(self) -> str:
-        """The whole text; messages give theirs one after the other."""
+        """The whole text; messages give theirs one after the other, control tokens none."""
         return self.text_since(None)
 
     def text_since(self, base: TextPrompt | None) -> str:
         """The text added after `base`."""
-        return "".join([s.text for s in self.spans(base) if not isinstance(s, MessageMark)])
+        return "".join([s.text for s in self.spans(base)
+                        if not isinstance(s, (MessageMark, ControlName))])
 
     def token_ids(self) -> NoReturn:
         """CapabilityError SGLC012: there are none."""
@@ -154,6 +192,7 @@ class MessageTemplate:
 
     name = "messages"
     stop: tuple[str, ...] = ()
+    image_token = "<image>"
 
     def open(self, roles: tuple[str, ...], role: str) -> tuple[MessageMark, ...]:
         return (MessageMark(role, True),)
@@ -163,9 +202,10 @@ class MessageTemplate:
 
 
 def no_images() -> CapabilityError:
-    return CapabilityError("SGLC012", "images are not sent to a remote API",
-                           why="prompts are sent as text or as chat messages",
-                           fixes=("run the program on an Engine with a LLaVA or Yi-VL model",))
+    return CapabilityError("SGLC012", "images are not sent to this API",
+                           why="prompts are sent to it as text",
+                           fixes=("run the program on an Engine or a server with a LLaVA or Yi-VL "
+                                  "model", "use sglc.OpenAI with a chat model that sees images"))
 
 
 def no_control_tokens() -> CapabilityError:

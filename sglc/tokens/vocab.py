@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sglc.errors import TokenError
 
@@ -32,6 +32,7 @@ END_NAMES = frozenset({
     "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>",
     "<|eot|>", "<end_of_turn>", "<|end_of_turn|>", "<|END_OF_TURN_TOKEN|>", "<EOT>"})
 
+_MOST_IDS = 1 << 24
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -42,7 +43,7 @@ class Vocab:
     `pre_tokenizer` and `normalizer` are written as in a tokenizer.json, without any dummy prefix;
     with `dummy_prefix`, `first_normalizer` and `first_pre_tokenizer` replace them for the text
     that opens a prompt.  Not `byte_level` means byte fallback: " " is written "\u2581", and bytes
-    without a token "<0xAB>".
+    without a token "<0xAB>".  Raises TokenError (SGLC320) if the data are not of these types.
     """
 
     tokens: Mapping[str, int]
@@ -66,6 +67,30 @@ class Vocab:
     eos_token: str = ""
     chat_template: str | None = None
     name: str = "bpe"
+
+    def __post_init__(self) -> None:
+        for what, table in (("tokens", self.tokens), ("control tokens", self.special),
+                            ("added tokens", self.added)):
+            if not isinstance(table, Mapping) or set(map(type, table)) - {str} or set(
+                    map(type, table.values())) - {int}:
+                self._refuse(f"the {what} are no texts with ids")
+            if table and not 0 <= min(table.values()) <= max(table.values()) < _MOST_IDS:
+                self._refuse(f"the ids of {what} go from {min(table.values())} to "
+                             f"{max(table.values())}")
+        if set(map(len, self.merges)) - {2} or {type(p) for m in self.merges for p in m} - {str}:
+            self._refuse("the merges are no pairs of tokens")
+        for what, text in (("BOS", self.bos_token), ("EOS", self.eos_token),
+                           ("unknown token", self.unk_token), ("chat template",
+                                                               self.chat_template)):
+            if text is not None and not isinstance(text, str):
+                self._refuse(f"its {what} is no text")
+        size = self.size
+        for i in (*self.eos_ids, *(() if self.bos_id is None else (self.bos_id,))):
+            if type(i) is not int or not 0 <= i < size:
+                self._refuse(f"{i!r} is said to begin or end texts, and is no token")
+
+    def _refuse(self, why: str) -> NoReturn:
+        raise TokenError("SGLC320", f"the vocabulary of {self.name} is not usable", why=why)
 
     @property
     def size(self) -> int:

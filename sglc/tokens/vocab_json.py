@@ -1,6 +1,7 @@
 """A vocabulary from a tokenizer.json and the files that usually lie beside it.
 
-Byte-level BPE, and BPE with byte fallback (Llama 2, Mistral); anything else is SGLC320.
+Byte-level BPE, and BPE with byte fallback (Llama 2, Mistral); anything else is SGLC320.  In a
+folder without it, a tokenizer.model is read instead.
 """
 
 from __future__ import annotations
@@ -14,25 +15,41 @@ from typing import Any
 
 from sglc.errors import TokenError
 from sglc.tokens.vocab import END_NAMES, Vocab
+from sglc.tokens.vocab_pieces import fields_of_model
 
 Json = dict[str, Any]
 
 
 def vocab_from_json(source: str | os.PathLike[str], overrides: Mapping[str, Any]) -> Vocab:
     """The vocabulary of a tokenizer.json (a path, its folder's path, or the JSON text)."""
-    if isinstance(source, str) and source.lstrip().startswith("{"):
-        data, folder, name = _parse(source, "the given text"), None, "tokenizer"
-    else:
-        path = Path(source)
-        path = path / "tokenizer.json" if path.is_dir() else path
-        data, folder, name = _load(path), path.parent, path.parent.name
+    path: Path | None = None
+    folder: Path | None = None
+    if not isinstance(source, str) or not source.lstrip().startswith("{"):
+        path = _in_folder(Path(source)) if Path(source).is_dir() else Path(source)
+        folder = path.parent
     try:
-        fields = _fields(data) | {"name": name}
-        fields |= _companions(folder, data, fields)
+        if path is None:
+            fields = _fields(_parse(str(source), "the given text"))
+        elif path.suffix == ".model":
+            fields = fields_of_model(path)
+            _add_tokens(path.parent, fields)
+        else:
+            fields = _fields(_load(path))
+        fields |= _companions(folder, fields)
+        fields["name"] = "tokenizer" if folder is None else folder.name
         return Vocab(**(fields | dict(overrides)))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise TokenError("SGLC320", "the tokenizer.json is malformed",
+    except TokenError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        what = "tokenizer.json" if path is None else path.name
+        raise TokenError("SGLC320", f"the {what}, or a file beside it, is malformed",
                          why=f"{type(error).__name__}: {error}") from error
+
+
+def _in_folder(folder: Path) -> Path:
+    """The file to read; a tokenizer.json that is missing is for the reader to refuse."""
+    path, pieces = folder / "tokenizer.json", folder / "tokenizer.model"
+    return pieces if pieces.is_file() and not path.exists() else path
 
 
 def _load(path: Path) -> Json:
@@ -85,7 +102,20 @@ def _fields(data: Json) -> Json:
         "dummy_prefix": (pre, norm) != (first_pre, first_norm),
         "first_pre_tokenizer": first_pre, "first_normalizer": first_norm,
         "byte_level": byte_level, "ignore_merges": bool(model.get("ignore_merges")),
-        "fuse_unk": bool(model.get("fuse_unk")), "unk_token": model.get("unk_token")}
+        "fuse_unk": bool(model.get("fuse_unk")), "unk_token": model.get("unk_token"),
+        "bos_id": _bos_of(data.get("post_processor"))}
+
+
+def _add_tokens(folder: Path, fields: Json) -> None:
+    """Enter the tokens that were added to a tokenizer.model afterwards."""
+    config = _beside(folder, "tokenizer_config.json").get("added_tokens_decoder") or {}
+    entries = [(entry["content"], int(i), bool(entry.get("special")))
+               for i, entry in config.items()]
+    entries += [(name, i, False) for name, i in _beside(folder, "added_tokens.json").items()
+                if str(i) not in config]
+    for name, i, special in entries:
+        if name not in fields["tokens"]:
+            fields["special" if special else "added"][name] = i
 
 
 def _steps(config: Json | None) -> list[Json]:
@@ -112,17 +142,19 @@ def _without_prefix(config: Json | None) -> Json | None:
     return out
 
 
-def _companions(folder: Path | None, data: Json, fields: Json) -> Json:
-    """BOS, EOS and the chat template, from the files in `folder` and the post-processor."""
-    def beside(name: str) -> Json:
-        path = None if folder is None else folder / name
-        return _load(path) if path is not None and path.is_file() else {}
+def _beside(folder: Path | None, name: str) -> Json:
+    path = None if folder is None else folder / name
+    return _load(path) if path is not None and path.is_file() else {}
 
-    config, generation = beside("tokenizer_config.json"), beside("generation_config.json")
+
+def _companions(folder: Path | None, fields: Json) -> Json:
+    """BOS, EOS and the chat template, from the files in `folder`; without, `fields` has BOS."""
+    config = _beside(folder, "tokenizer_config.json")
+    generation = _beside(folder, "generation_config.json")
     ids = {**fields["tokens"], **fields["added"], **fields["special"]}
     bos_token, eos_token = _named(config.get("bos_token")), _named(config.get("eos_token"))
     adds_bos = config.get("add_bos_token")
-    bos_id = _bos_of(data.get("post_processor"))
+    bos_id = fields["bos_id"]
     if adds_bos is False:
         bos_id = None
     elif adds_bos and bos_token in ids:
@@ -135,7 +167,8 @@ def _companions(folder: Path | None, data: Json, fields: Json) -> Json:
         ends.update(more if isinstance(more, list) else [more])
     if bos_id is not None and not bos_token:
         bos_token = next((n for n, i in fields["special"].items() if i == bos_id), "")
-    template = config.get("chat_template") or beside("chat_template.json").get("chat_template")
+    template = config.get("chat_template") or _beside(
+        folder, "chat_template.json").get("chat_template")
     if isinstance(template, list):  # several, by name
         template = {t["name"]: t["template"] for t in template}.get("default")
     path = None if folder is None else folder / "chat_template.jinja"

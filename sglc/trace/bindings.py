@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from abc import abstractmethod
 from types import CellType, FunctionType
 from typing import Any
 
@@ -25,8 +26,9 @@ class Bindings(Containers):
     fn: FunctionType
     cells: dict[str, CellType]
 
+    @abstractmethod
     def attribute(self, value: Any, name: str) -> Any:
-        raise NotImplementedError
+        """`value.name`."""
 
     def outside(self, name: str) -> Any:
         """A global or closure variable, guarded."""

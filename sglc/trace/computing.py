@@ -175,7 +175,8 @@ class Computing(OutsideReads):
         for value in (left, right):
             if not (isinstance(value, str) or (isinstance(value, Sym) and (
                     value.is_text or value.type == types.ANY))):
-                raise self.broken("SGLC111", f"text is added to a {type(value).__name__}")
+                kind = value.type if isinstance(value, Sym) else type(value).__name__
+                raise self.broken("SGLC111", f"text is added to a value of type {kind}")
         # As a format: passes see through nested ones, and split them where they are appended.
         return self.format([v if isinstance(v, str) else (v, "", "") for v in (left, right)])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import operator
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,16 +40,18 @@ class Vanished(Partial):
     __hash__ = object.__hash__
 
 
-class Containers:
+class Containers(ABC):
     """The hooks for containers."""
 
     session: Session
 
+    @abstractmethod
     def iterate(self, value: Any) -> Any:
-        raise NotImplementedError
+        """What a loop over a value goes through."""
 
+    @abstractmethod
     def item(self, value: Any, key: Any) -> Any:
-        raise NotImplementedError
+        """`value[key]`."""
 
     def now(self, value: Any) -> Any:
         """The value, or what stands for it since it was handed to a host call."""

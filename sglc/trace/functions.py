@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from abc import abstractmethod
 from collections.abc import Callable
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -42,9 +43,9 @@ class Functions(Bindings):
     nested: tuple[Nested, ...]
     names: Names
 
+    @abstractmethod
     def builds(self, value: Any) -> bool:
         """Whether a value is one of sglc's own that makes prompts."""
-        raise NotImplementedError
 
     def function(self, number: int, fn: FunctionType) -> FunctionType:
         """A function or lambda of the body; number: which of them."""

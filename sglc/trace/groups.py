@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sglc.ir import types
 from sglc.ir.module import Lit, Operand
-from sglc.lang.forking import broadcast, check_join, gather_names
+from sglc.lang.forking import broadcast, check_index, check_join, gather_names
 from sglc.trace.symbols import Partial, Sym
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class TraceGroup:
         return iter(self._states)
 
     def __getitem__(self, index: Any) -> Any:
+        check_index(index)
         return self._states[index]
 
     def __setitem__(self, index: int, value: Any) -> None:
@@ -123,6 +124,7 @@ class LoopGroup:
         raise self.session.need(self, "the number of forks")
 
     def __getitem__(self, index: Any) -> Any:
+        check_index(index)
         number = index.operand if isinstance(index, Sym) else Lit(index)
         child = self.session.child(self, number)
         if child is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -53,11 +54,9 @@ def traced(value: Any) -> bool:
 class Operators(Functions):
     """The hooks that stand for Python's operators and statements."""
 
+    @abstractmethod
     def _concrete(self, value: Any, what: str) -> Any:
-        raise NotImplementedError
-
-    def attribute(self, value: Any, name: str) -> Any:
-        raise NotImplementedError
+        """A value without symbols; what: what it is needed for, for the error if there is none."""
 
     # -- operators ------------------------------------------------------------------------
     def fstring(self, *parts: Any) -> Any:
@@ -372,7 +371,9 @@ class Operators(Functions):
     def context(self, manager: Any) -> Any:
         if traced(manager) or isinstance(manager, RoleScope):
             return manager
-        raise self.session.broken("SGLC111", f"with {kind_of(manager)}")
+        raise self.session.broken(
+            "SGLC111", f"the tracer cannot follow a with block on {kind_of(manager)}",
+            fixes=("move the block into a function: its call is recorded, and made at run time",))
 
 
 def run_time(value: Any, depth: int = 6) -> bool:
@@ -407,6 +408,9 @@ def in_container(item: Any, container: Any) -> bool:
 
 
 def kind_of(value: Any) -> str:
+    """What a value is, in the words of messages."""
     if isinstance(value, Frozen):
         return value.what
+    if isinstance(value, Sym):
+        return "a value that only the run knows"
     return f"a {type(value).__name__}"

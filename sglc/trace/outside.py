@@ -7,6 +7,7 @@ at run time, or read there.
 from __future__ import annotations
 
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -20,11 +21,12 @@ from sglc.trace.recording import Recording
 from sglc.trace.symbols import Sym, is_symbolic
 
 
-class OutsideReads(Recording):
+class OutsideReads(Recording, ABC):
     """The part of a session that looks at things the body did not make."""
 
+    @abstractmethod
     def list_given(self, operand: Operand, recipe: Recipe, example: list[Any], what: str) -> Any:
-        raise NotImplementedError
+        """What the body sees of a list argument whose length is not fixed."""
 
     def argument(self, name: str, operand: Value, example: Any) -> Any:
         """What the body sees of an argument."""

@@ -19,7 +19,7 @@ def join_texts(session: Session, separator: str, items: list[Any]) -> Any:
         if not (isinstance(item, str) or (isinstance(item, Sym) and item.is_text)):
             if isinstance(item, Sym) and item.recipe is None:
                 return session.host("join", separator.join, items)
-            raise session.broken("SGLC111", f"join() of a {kind_of(item)}")
+            raise session.broken("SGLC111", f"join() of {kind_of(item)}")
         out = item if i == 0 else out + separator + item
     return out
 

@@ -81,6 +81,22 @@ def test_workloads(name: str, model: Any) -> None:
         assert peak_.predicted.value <= 1.15 * peak_.actual
 
 
+@pytest.mark.parametrize("tokenizer", [None, "small"])
+def test_what_rides_along_is_within_the_peak(tokenizer: Any) -> None:
+    w = WORKLOADS["router"]
+    program, rows = w.program(w.small), w.batch(w.small, 2)
+    in_vain = []
+    for ride_tokens in (0, 20, 256, 4096):
+        with sglc.HashModel(tokenizer, kv_tokens=1 << 18, ride_tokens=ride_tokens) as model:
+            _, beside, afterwards, bound = ran(program, rows, model, temperature=0)
+        before, after = beside["KV peak"], afterwards["KV peak"]
+        in_vain.append(beside["prefill"].actual - bound.prefill)
+        assert before.actual <= before.predicted.value, ride_tokens
+        # Counted again, branches that were not taken are left out.
+        assert after.actual <= after.predicted.value + in_vain[-1], ride_tokens
+    assert in_vain[0] == 0 < in_vain[-1]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("programs")

@@ -25,7 +25,8 @@ ARCHITECTURES = {"mistral": "llama", "mixtral": "llama", "qwen2_moe": "qwen2moe"
                  "qwen3_moe": "qwen3moe"}
 
 
-def write_gguf(path: Path, model: Any) -> Path:
+def write_gguf(path: Path, model: Any, tokenizer: dict[str, Any] | None = None) -> Path:
+    """tokenizer: metadata, as a reader gives it."""
     c = model.config
     arch = ARCHITECTURES.get(c.model_type, c.model_type)
     w = gguf.GGUFWriter(path, arch)
@@ -53,6 +54,10 @@ def write_gguf(path: Path, model: Any) -> Path:
         w.add_attn_logit_softcapping(c.attn_logit_softcapping)
         w.add_final_logit_softcapping(c.final_logit_softcapping)
     _add_rope(w, c.rope_parameters, head_dim)
+    for key, value in (tokenizer or {}).items():
+        kind = gguf.GGUFValueType.UINT32 if type(value) is int else gguf.GGUFValueType.get_type(
+            value)
+        w.add_key_value(key, value, kind)
     names = {**NAMES, **(GEMMA2 if arch == "gemma2" else {})}
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight" and c.tie_word_embeddings:

@@ -7,10 +7,8 @@ import json
 import random
 import shutil
 import struct
-import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,11 +16,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sglc.backends.engine import resolve_model
 from sglc.errors import ModelError
 from sglc.runtime.model_runner import load_runner
 from sglc.runtime.models.hf_config import FAMILIES
-from sglc.runtime.weights.hub import is_hub_id
 from sglc.runtime.weights.safetensors_file import SafetensorsFile
 from tests.runtime.gguf_writing import write_gguf
 
@@ -319,42 +315,3 @@ def test_one_part_of_a_split_gguf(small: Path, tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.close()
     refused(tmp_path / "a.gguf", "a.gguf", "split.count")
-
-
-# -- the hub -------------------------------------------------------------------------------------
-
-
-def test_what_is_a_hub_id() -> None:
-    for name in ("HuggingFaceTB/SmolLM2-135M-Instruct", "a/b", "a/b/c.gguf", "a/b/sub/c-Q4.gguf"):
-        assert is_hub_id(name)
-    for name in ("a", "./a/b", "/a/b", "~/a/b", "../a", "a/..", "a/b/c", "a/../b/c.gguf", "a//b",
-                 "no/such/model", ""):
-        assert not is_hub_id(name)
-
-
-def test_hub_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without the package, without a network, and with both."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ModelError, match="pip install huggingface_hub") as e:
-        resolve_model("owner/name")
-    assert e.value.code == "SGLC504"
-    asked: list[Any] = []
-
-    def snapshot(repo: str, *, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
-        asked.append(repo)
-        assert not any(p.endswith((".py", ".bin", ".pt")) for p in allow_patterns)
-        if repo == "owner/none":
-            raise ConnectionError("no route\nto the host")
-        return str(tmp_path)
-
-    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(
-        snapshot_download=snapshot,
-        hf_hub_download=lambda repo, file: asked.append((repo, file)) or str(tmp_path / file)))
-    with pytest.raises(ModelError, match=r"owner/none.*\n.*ConnectionError: no route"):
-        resolve_model("owner/none")
-    assert resolve_model("owner/name") == tmp_path
-    assert resolve_model("owner/name/x.gguf") == tmp_path / "x.gguf"
-    (tmp_path / "owner" / "name").mkdir(parents=True)
-    assert resolve_model("owner/name") == Path("owner/name")  # a folder that is there comes first
-    assert asked == ["owner/none", "owner/name", ("owner/name", "x.gguf")]

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sglc
-from sglc.lang.progress import Progress
 from sglc.plan.planner import Need
+from sglc.progress import Progress
 from sglc.runtime.dispatch import Dispatcher
 from sglc.workloads import WORKLOADS, Size, Workload
 from sglc.workloads.measure import Measured, measure

