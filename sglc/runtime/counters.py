@@ -15,6 +15,7 @@ class Counters:
     forced: int = 0
     recomputed: int = 0
     passes: int = 0
+    failed: int = 0  # steps
     requests: int = 0  # those that continue another one are not counted
     retractions: int = 0
     peak: int = 0

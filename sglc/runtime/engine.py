@@ -46,7 +46,8 @@ class Stats:
     requests: how many there were; one that goes on in place where another stopped counts as a
         part of that.
     model_seconds: time inside the model (forward and LM head).
-    images_encoded: images that the vision tower looked at.
+    images_encoded: images that the vision tower looked at.  failed_steps: model steps that ended
+        in an error.
     """
 
     prefill_tokens: int
@@ -64,6 +65,7 @@ class Stats:
     requests: int
     model_seconds: float
     images_encoded: int = 0
+    failed_steps: int = 0
 
 
 class EngineCore:
@@ -197,7 +199,8 @@ class EngineCore:
                 kv_cached=scheduler.tree.cached, kv_in_use=scheduler.in_use,
                 kv_total=pool.total, kv_peak=counters.peak,
                 requests=counters.requests, model_seconds=launcher.model_seconds,
-                images_encoded=0 if vision is None else vision.encoded)
+                images_encoded=0 if vision is None else vision.encoded,
+                failed_steps=counters.failed)
 
         snapshot: Stats = self._loop.read(read)
         return snapshot

@@ -189,6 +189,7 @@ class EngineLoop:
         except Exception as error:
             _log.warning("a model step failed", exc_info=error)
             with self._lock:
+                self.scheduler.counters.failed += 1
                 try:
                     self.scheduler.abort([step], partial(_failed, error))
                 except Exception as second:
@@ -313,6 +314,7 @@ class EngineLoop:
         """The engine's own state may be broken: fail everything and start from nothing."""
         _log.error("the engine failed and starts anew", exc_info=error)
         old = self.scheduler
+        old.counters.failed += 1
         for seq in [*old.running, *[entry[2] for entry in old.waiting]]:
             if not seq.finished:
                 seq.fail(_failed(error))

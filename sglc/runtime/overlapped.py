@@ -106,6 +106,7 @@ class OverlappedLoop(EngineLoop):
     def _abort(self, steps: list[Step], error: Exception) -> None:
         _log.warning("a model step failed", exc_info=error)
         with self._lock:
+            self.scheduler.counters.failed += 1
             try:
                 self.scheduler.abort(steps, partial(_failed, error))
             except Exception as second:

@@ -20,7 +20,7 @@ from sglc.runtime.choice_ids import ChoiceIds, with_pieces
 from sglc.runtime.followers import is_followed
 from sglc.runtime.origins import Origins
 from sglc.runtime.plan_code import UNSET, GenSpec, Group, HostSpec, PlanCode, SelectSpec, Step
-from sglc.runtime.pure_steps import PURE
+from sglc.runtime.pure_steps import PURE, picture
 from sglc.runtime.rounds import Rounds
 from sglc.tokens.branches import Branches
 from sglc.tokens.prompt import Prompt
@@ -156,8 +156,8 @@ class _Compiler:
             self.slots[op.results[0]] = self.slot(op.operands[1])
             return
         make = PURE.get(op.name)
-        if make is not None:
-            fn = make(op, self.tokenizer)
+        if make is not None or op.name == "prompt.image":
+            fn = picture(op, self.template) if make is None else make(op, self.tokenizer)
             inputs = [self.slot(o) for o in op.operands]
             values = [self.code.initial[s] for s in inputs]
             # Constants may be computed outside their region: they have no effect.

@@ -8,9 +8,10 @@ from typing import Any
 
 from sglc.ir import compute
 from sglc.ir.module import Op
-from sglc.tokens.images import place_image
+from sglc.runtime.vision.opening import file_of
+from sglc.tokens.images import image_text, place_image
 from sglc.tokens.prompt import Prompt
-from sglc.tokens.text_prompt import TextPrompt
+from sglc.tokens.text_prompt import FileOfImage, TextPrompt
 from sglc.tokens.tokenizer import Encoded
 
 
@@ -28,6 +29,15 @@ def _compute(fn: str) -> Callable[..., Any]:
     return lambda *values: python(*values)
 
 
+def picture(op: Op, template: Any) -> Callable[..., Any]:
+    """`prompt.image` where a model takes text: with what its template has around an image."""
+    before, mark, after = image_text(template)
+    if "text" in op.attrs:
+        before, mark, after = "", op.attrs["text"], ""
+    return lambda prompt, source: prompt.append(before).image(
+        FileOfImage(file_of(source)), mark).append(after)
+
+
 # op name -> (op, tokenizer) -> function of the operands' values
 PURE: dict[str, Callable[[Op, Any], Callable[..., Any]]] = {
     "kv.root": lambda op, tok: lambda: Prompt.empty(tok),
@@ -42,7 +52,6 @@ PURE: dict[str, Callable[[Op, Any], Callable[..., Any]]] = {
     "prompt.root": lambda op, tok: TextPrompt,
     "prompt.append": lambda op, tok: lambda prompt, text: prompt.append(text),
     "prompt.special": lambda op, tok: (lambda prompt, name=op.attrs["token"]: prompt.special(name)),
-    "prompt.image": lambda op, tok: lambda prompt, source: prompt.image(source),
     "prompt.item": lambda op, tok: lambda prompts, number: prompts[number],
     "prompt.concat": lambda op, tok: lambda parent, child, base: parent.append_since(child, base),
     "prompt.text": lambda op, tok: lambda prompt: prompt.text(),

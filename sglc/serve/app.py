@@ -64,7 +64,8 @@ class Guard:
             if route.body is None:
                 return await route.handler(service, request)
             body = await read_body(request, route.body, seconds=service.limits.body_seconds,
-                                   pool=service.work)
+                                   pool=service.work, room=service.bodies,
+                                   until=request[CONTEXT].holds)
             return await route.handler(service, request, body)
 
         return handle
@@ -109,6 +110,7 @@ class Guard:
             service.records.failure("failed", error, id=request[CONTEXT].id, path=path)
             return self._refusal(request, problem_of(error))
         finally:
+            request[CONTEXT].holds.close()
             service.active -= counted
             service.metrics.http_active.dec()
             self._note(request, path, status, began)

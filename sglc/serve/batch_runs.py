@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 from sglc.backends.http_json import HttpJson
@@ -22,6 +24,7 @@ Note = Callable[[int, bool, Any], None]  # row, whether it went well, what it ca
 
 _OURS = (401, 403, 429, 503)  # statuses that say nothing of the row
 _STOPPED = "SGLC503"
+_PATIENCE, _PAUSE = 600.0, 1.0  # seconds with a server whose queue is full, and between two tries
 _HERE, _THERE = 4096, 200  # rows of a program at a time, in this process and on a server
 
 
@@ -79,6 +82,7 @@ def run_requests(http: HttpJson, rows: Sequence[RequestRow], left: Sequence[int]
     """Send the rows of these numbers; `note` is called in this thread.  Raises ApiError if the
     server cannot go on."""
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix="sglc-batch")
+    stop = threading.Event()
     under_way: set[Future[tuple[int, bool, Any]]] = set()
     try:
         for number in left:
@@ -86,17 +90,22 @@ def run_requests(http: HttpJson, rows: Sequence[RequestRow], left: Sequence[int]
                 ended, under_way = wait(under_way, return_when=FIRST_COMPLETED)
                 for future in ended:
                     note(*future.result())
-            under_way.add(pool.submit(_ask, http, number, rows[number]))
+            under_way.add(pool.submit(_ask, http, number, rows[number], stop))
         while under_way:
             ended, under_way = wait(under_way, return_when=FIRST_COMPLETED)
             for future in ended:
                 note(*future.result())
     finally:
+        stop.set()
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _ask(http: HttpJson, number: int, row: RequestRow) -> tuple[int, bool, Any]:
+def _ask(http: HttpJson, number: int, row: RequestRow,
+         stop: threading.Event) -> tuple[int, bool, Any]:
+    until = monotonic() + _PATIENCE
     status, body = http.answer("POST", row.url, row.body)
+    while status == 429 and monotonic() < until and not stop.wait(_PAUSE):
+        status, body = http.answer("POST", row.url, row.body)  # others keep the server busy
     if status in _OURS:
         error = ApiError("SGLC509", f"{http.url} answered with status {status}",
                          why=str(body)[:300], fixes=("run the same command again later",))

@@ -10,13 +10,15 @@ from aiohttp import web
 
 from sglc.runtime.request import Result
 from sglc.serve.answers import json_answer
+from sglc.serve.chat_prompt import image_urls
 from sglc.serve.context import CONTEXT
-from sglc.serve.flight import Done, Flight, Piece
+from sglc.serve.flight import Done, Event, Flight, Piece
 from sglc.serve.openai_calls import REASONS, asked_of, check_common, constraint, load, usage
 from sglc.serve.problems import Problem, problem_of
 from sglc.serve.requests import ChatRequest
 from sglc.serve.service import Service
-from sglc.serve.sse import EventStream
+from sglc.serve.sse import EventStream, framed
+from sglc.tokens.images import PlacedImage
 
 _UNTIL_THE_END = 1 << 30  # of the context, which the engine knows
 
@@ -49,11 +51,14 @@ class _Chat:
         return {"id": self.id, "object": kind, "created": self.created,
                 "model": self.service.name}
 
-    def launch(self, flight: Flight, compiled: Any) -> None:
+    def launch(self, flight: Flight, compiled: Any, images: list[PlacedImage]) -> None:
         """Render, tokenize and submit; in a thread."""
         tools = None if self.body.tool_choice == "none" else self.body.tools
         chats = self.service.chats
-        prompt = chats.prompt(self.body.messages, tools)
+        for message in self.body.messages:
+            if isinstance(message.content, str):
+                self.service.check_length(message.content)
+        prompt = chats.prompt(self.body.messages, tools, images)
         self.rows = [prompt.token_ids()]
         load(flight, self.rows, self.asked, compiled, images=prompt.images,
              stops=chats.template.stop, stream=bool(self.body.stream))
@@ -83,22 +88,28 @@ async def chat(service: Service, request: web.Request, body: ChatRequest) -> web
     """Answer one request."""
     run = _Chat(service, body)
     request[CONTEXT].asks(run.id, run.asked.options)
-    with service.flight(request[CONTEXT].deadline, request[CONTEXT].space) as flight:
+    context = request[CONTEXT]
+    heavy = service.hold_logprobs([run.asked.options], 1, context.holds)
+    with service.flight(context.deadline, context.space) as flight:
         compiled = await constraint(service, run.asked)
-        await service.in_pool(service.work, run.launch, flight, compiled)
+        images = await service.pictures.place(
+            image_urls(body.messages), param="messages", deadline=context.deadline,
+            until=context.holds, positions=service.context_length)
+        await service.in_pool(service.work, run.launch, flight, compiled, images)
         if body.stream:
-            return await _stream(request, run, flight)
+            return await _stream(request, run, flight, heavy)
         results = await flight.wait()
-        choices = [{**run.ending(i, r), "message": {
+        choices = await service.made(lambda: [{**run.ending(i, r), "message": {
             "role": "assistant", "content": r.text, "refusal": None}}
-            for i, r in enumerate(results)]
+            for i, r in enumerate(results)], heavy=heavy)
         counts = usage(run.rows, results, run.n)
-        request[CONTEXT].count(results, counts["prompt_tokens"])
-        return json_answer(request, {**run.head("chat.completion"), "choices": choices,
-                                     "usage": counts})
+        context.count(results, counts["prompt_tokens"])
+        return await service.made(json_answer, request, {
+            **run.head("chat.completion"), "choices": choices, "usage": counts}, heavy=heavy)
 
 
-async def _stream(request: web.Request, run: _Chat, flight: Flight) -> web.StreamResponse:
+async def _stream(request: web.Request, run: _Chat, flight: Flight,
+                  heavy: bool) -> web.StreamResponse:
     out = EventStream(request, run.service.limits.write_seconds)
     head = run.head("chat.completion.chunk")
     sent = [0] * len(flight.requests)
@@ -114,19 +125,22 @@ async def _stream(request: web.Request, run: _Chat, flight: Flight) -> web.Strea
         return [{**head, "choices": [{"index": index, "delta": d, "logprobs": None,
                                       "finish_reason": None}]} for d in deltas]
 
+    def said(events: list[Event]) -> str:
+        payloads: list[dict[str, Any]] = []
+        for event in events:
+            if isinstance(event, Piece):
+                request[CONTEXT].wrote()
+                sent[event.index] += len(event.text)
+                payloads += chunks(event.index, event.text)
+            elif isinstance(event, Done):
+                payloads += chunks(event.index, event.result.text[sent[event.index]:])
+                payloads.append({**head, "choices": [
+                    {"delta": {}, **run.ending(event.index, event.result)}]})
+        return framed(payloads)
+
     try:
         async for events in flight.events():
-            payloads: list[dict[str, Any]] = []
-            for event in events:
-                if isinstance(event, Piece):
-                    request[CONTEXT].wrote()
-                    sent[event.index] += len(event.text)
-                    payloads += chunks(event.index, event.text)
-                elif isinstance(event, Done):
-                    payloads += chunks(event.index, event.result.text[sent[event.index]:])
-                    payloads.append({**head, "choices": [
-                        {"delta": {}, **run.ending(event.index, event.result)}]})
-            await out.send(*payloads)
+            await out.write(await run.service.made(said, events, heavy=heavy))
         results = flight.ended()
         counts = usage(run.rows, results, run.n)
         request[CONTEXT].count(results, counts["prompt_tokens"])

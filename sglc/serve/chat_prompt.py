@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from sglc.errors import ImageError, SglcError
+from sglc.errors import SglcError
 from sglc.serve.problems import Problem
 from sglc.serve.requests import ImagePart, Message
-from sglc.tokens.images import image_text, place_image
+from sglc.tokens.images import PlacedImage, image_text
 from sglc.tokens.prompt import Prompt
 from sglc.tokens.templates import piece_text
 from sglc.tokens.text import SpecialPiece
@@ -40,33 +40,39 @@ class ChatPrompts:
         in another way than one text before and one after."""
         t = self.template
         try:
-            around = {
-                "system": (piece_text(t.open((), "system")), piece_text(t.close((), "system"))),
-                "user": (piece_text(t.open(("system",), "user")),
-                         piece_text(t.close(("system",), "user"))),
-                "assistant": (piece_text(t.open(("system", "user"), "assistant")),
-                              piece_text(t.close(("system", "user"), "assistant")))}
-            alone = piece_text(t.open((), "user"))
+            pieces = {
+                "system": (t.open((), "system"), t.close((), "system")),
+                "user": (t.open(("system",), "user"), t.close(("system",), "user")),
+                "assistant": (t.open(("system", "user"), "assistant"),
+                              t.close(("system", "user"), "assistant"))}
+            first = t.open((), "user")
         except SglcError:
             return None
+        around = {role: [piece_text(p) for p in both] for role, both in pieces.items()}
         begin, end = around["system"]
-        default, user = None, around["user"][0]
+        default, user, alone = None, around["user"][0], piece_text(first)
         if alone != user:
             block = alone.removesuffix(user)
             if block == alone or not (block.startswith(begin) and block.endswith(end)):
                 return None
             default = block[len(begin):len(block) - len(end)]
-        return {"roles": {k: list(v) for k, v in around.items()}, "default_system": default,
-                "stop": list(t.stop)}
+        control = {piece.name for both in pieces.values() for found in (*both, first)
+                   for piece in found if isinstance(piece, SpecialPiece)}
+        return {"roles": around, "default_system": default, "stop": list(t.stop),
+                "image_token": "".join(image_text(t)), "control_tokens": sorted(control)}
 
     def ids(self, messages: Sequence[Message],
             tools: Sequence[dict[str, Any]] | None = None) -> array[int]:
         """The ids of `prompt`."""
         return self.prompt(messages, tools).token_ids()
 
-    def prompt(self, messages: Sequence[Message],
-               tools: Sequence[dict[str, Any]] | None = None) -> Prompt:
-        """The prompt up to where the assistant's answer begins.  Raises Problem 400."""
+    def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None,
+               images: Sequence[PlacedImage] = ()) -> Prompt:
+        """The prompt up to where the assistant's answer begins.  Raises Problem 400.
+
+        images: those of the messages, in order (see `image_urls`).
+        """
+        pictures = iter(images)
         for message in messages:
             if message.content is None and not message.tool_calls:
                 raise Problem(400, "a message has no content", param="messages",
@@ -80,25 +86,22 @@ class ChatPrompts:
         roles: tuple[str, ...] = ()
         try:
             if any(m.role == "tool" or m.tool_calls for m in messages):
-                return self._with_calls(prompt, template, messages)
+                return self._with_calls(prompt, template, messages, pictures)
             for message in messages:
                 role = "system" if message.role == "developer" else message.role
                 prompt = _add(prompt, template.open(roles, role))
-                prompt = self._with_content(prompt, message)
+                prompt = self._with_content(prompt, message, pictures)
                 prompt = _add(prompt, template.close(roles, role))
                 roles = (*roles, role)
             prompt = _add(prompt, template.open(roles, "assistant"))
-        except ImageError as error:
-            d = error.diagnostic
-            raise Problem(400, f"{d.code} {d.what}" + (f" ({d.why})" if d.why else ""),
-                          param="messages", code="invalid_image") from None
         except SglcError as error:
             d = error.diagnostic
             raise Problem(400, f"{d.code} {d.what}" + (f" ({d.why})" if d.why else ""),
                           param="messages", code="template_error") from None
         return prompt
 
-    def _with_calls(self, prompt: Prompt, template: Any, messages: Sequence[Message]) -> Prompt:
+    def _with_calls(self, prompt: Prompt, template: Any, messages: Sequence[Message],
+                    images: Iterator[PlacedImage]) -> Prompt:
         """The prompt of a chat in which tools were called; by the template as a whole, as it may
         show several results as one message."""
         around = getattr(template, "around", None)
@@ -113,7 +116,7 @@ class ChatPrompts:
         prompt = _add(prompt, gaps[0])
         written = [m for m, s in zip(messages, shown, strict=True) if s["content"] is not None]
         for message, gap in zip(written, gaps[1:], strict=True):
-            prompt = _add(self._with_content(prompt, message), gap)
+            prompt = _add(self._with_content(prompt, message, images), gap)
         return prompt
 
     def _check_names(self, value: Any, where: str, param: str) -> None:
@@ -123,7 +126,8 @@ class ChatPrompts:
             raise Problem(400, f"a text in {where} holds the name of a control token",
                           param=param, code="invalid_value")
 
-    def _with_content(self, prompt: Prompt, message: Message) -> Prompt:
+    def _with_content(self, prompt: Prompt, message: Message,
+                      images: Iterator[PlacedImage]) -> Prompt:
         """The prompt with a message's texts and images, in order."""
         content = message.content
         if content is None or isinstance(content, str):
@@ -131,23 +135,10 @@ class ChatPrompts:
         before, mark, after = image_text(self.template)
         for part in content:
             if isinstance(part, ImagePart):
-                placed = place_image(self.tokenizer, self._url(part))
-                prompt = prompt.append(before).image(placed, mark).append(after)
+                prompt = prompt.append(before).image(next(images), mark).append(after)
             else:
                 prompt = prompt.append(part.text)
         return prompt
-
-    def _url(self, part: ImagePart) -> str:
-        """The data: URL of an image; nothing else is read for a client."""
-        if self.tokenizer.images is None:
-            raise Problem(400, "images are not taken: the model has no vision", param="messages",
-                          code="unsupported")
-        given = part.image_url
-        url = given.get("url") if isinstance(given, dict) else given
-        if not isinstance(url, str) or url[:5].lower() != "data:":
-            raise Problem(400, "an image_url must be a data: URL with base64; images are not "
-                          "fetched", param="messages", code="invalid_image")
-        return url
 
     def _current(self, roles: tuple[str, ...]) -> Any:
         """The template; a new one when it remembers the layouts of too many chats."""
@@ -174,6 +165,21 @@ class ChatPrompts:
         from sglc.tokens.jinja import JinjaTemplate
 
         return JinjaTemplate(source, self.tokenizer, variables={"tools": list(tools)})
+
+
+def image_urls(messages: Sequence[Message]) -> list[str]:
+    """The URLs of the images in messages, in order.  Raises Problem 400 for what is no URL."""
+    out = []
+    for message in messages:
+        for part in message.content if isinstance(message.content, list) else ():
+            if isinstance(part, ImagePart):
+                given = part.image_url
+                url = given.get("url") if isinstance(given, dict) else given
+                if not isinstance(url, str) or ":" not in url[:8]:
+                    raise Problem(400, "an image_url must be a data: URL with base64",
+                                  param="messages", code="invalid_image")
+                out.append(url)
+    return out
 
 
 def _shown(message: Message) -> dict[str, Any]:

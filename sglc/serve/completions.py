@@ -11,12 +11,12 @@ from aiohttp import web
 from sglc.runtime.request import Result
 from sglc.serve.answers import json_answer
 from sglc.serve.context import CONTEXT
-from sglc.serve.flight import Done, Flight, Piece
+from sglc.serve.flight import Done, Event, Flight, Piece
 from sglc.serve.openai_calls import REASONS, asked_of, check_common, constraint, load, usage
 from sglc.serve.problems import Problem, problem_of
 from sglc.serve.requests import CompletionRequest
 from sglc.serve.service import Service
-from sglc.serve.sse import EventStream
+from sglc.serve.sse import EventStream, framed
 
 
 class _Completion:
@@ -46,6 +46,9 @@ class _Completion:
     def launch(self, flight: Flight, compiled: Any) -> None:
         """Tokenize and submit; in a thread."""
         encode = self.service.backend.tokenizer.encode_raw
+        for prompt in self.prompts:
+            if isinstance(prompt, str):
+                self.service.check_length(prompt)
         self.rows = [array("q", encode(p) if isinstance(p, str) else p) for p in self.prompts]
         load(flight, self.rows, self.asked, compiled, stream=bool(self.body.stream),
              echo_logprobs=bool(self.body.echo) and self.body.logprobs is not None)
@@ -100,20 +103,24 @@ async def completions(service: Service, request: web.Request,
     """Answer one request."""
     run = _Completion(service, body)
     request[CONTEXT].asks(run.head["id"], run.asked.options)
+    heavy = service.hold_logprobs([run.asked.options], len(run.prompts),
+                                  request[CONTEXT].holds)
     with service.flight(request[CONTEXT].deadline, request[CONTEXT].space) as flight:
         compiled = await constraint(service, run.asked)
         await service.in_pool(service.work, run.launch, flight, compiled)
         if body.stream:
-            return await _stream(request, run, flight)
+            return await _stream(request, run, flight, heavy)
         results = await flight.wait()
-        choices = [run.choice(i, r, run.echoed(i) + r.text) for i, r in enumerate(results)]
+        choices = await service.made(lambda: [
+            run.choice(i, r, run.echoed(i) + r.text) for i, r in enumerate(results)], heavy=heavy)
         counts = usage(run.rows, results, run.n)
         request[CONTEXT].count(results, counts["prompt_tokens"])
-        return json_answer(request, {**run.head, "choices": choices, "usage": counts})
+        return await service.made(json_answer, request, {
+            **run.head, "choices": choices, "usage": counts}, heavy=heavy)
 
 
-async def _stream(request: web.Request, run: _Completion,
-                  flight: Flight) -> web.StreamResponse:
+async def _stream(request: web.Request, run: _Completion, flight: Flight,
+                  heavy: bool) -> web.StreamResponse:
     out = EventStream(request, run.service.limits.write_seconds)
     sent = [0] * len(flight.requests)  # characters of each text
     begun: set[int] = set()
@@ -125,21 +132,24 @@ async def _stream(request: web.Request, run: _Completion,
         return {**run.head, "choices": [{"index": index, "text": text, "logprobs": None,
                                          "finish_reason": None}]}
 
+    def said(events: list[Event]) -> str:
+        payloads = []
+        for event in events:
+            if isinstance(event, Piece):
+                request[CONTEXT].wrote()
+                sent[event.index] += len(event.text)
+                payloads.append(chunk(event.index, event.text))
+            elif isinstance(event, Done):
+                rest = event.result.text[sent[event.index]:]
+                if rest or event.index not in begun:
+                    payloads.append(chunk(event.index, rest))
+                payloads.append({**run.head, "choices": [
+                    run.choice(event.index, event.result, "")]})
+        return framed(payloads)
+
     try:
         async for events in flight.events():
-            payloads = []
-            for event in events:
-                if isinstance(event, Piece):
-                    request[CONTEXT].wrote()
-                    sent[event.index] += len(event.text)
-                    payloads.append(chunk(event.index, event.text))
-                elif isinstance(event, Done):
-                    rest = event.result.text[sent[event.index]:]
-                    if rest or event.index not in begun:
-                        payloads.append(chunk(event.index, rest))
-                    payloads.append({**run.head, "choices": [
-                        run.choice(event.index, event.result, "")]})
-            await out.send(*payloads)
+            await out.write(await run.service.made(said, events, heavy=heavy))
         results = flight.ended()
         counts = usage(run.rows, results, run.n)
         request[CONTEXT].count(results, counts["prompt_tokens"])

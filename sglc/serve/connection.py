@@ -1,7 +1,8 @@
 """One connection of a client: how long its first header may take, and how many there may be.
 
-aiohttp bounds idle connections and the size of headers; slow headers and the form of answers to
-malformed HTTP are this module's.  How far each answer has come is noted for `custody.py`.
+aiohttp bounds idle connections and the size of headers; slow headers, clients that do not read
+their answers, and the form of answers to malformed HTTP are this module's.  How far each answer
+has come is noted for `custody.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class Connections:
     """Limits, and how many are open now."""
 
     header_seconds: float = 10.0
+    write_seconds: float = 30.0  # in which some of what waits must be read
     most: int = 1024
     open: int = 0
 
@@ -30,7 +32,8 @@ class Connections:
 class Connection(RequestHandler):
     """aiohttp's connection with a deadline for the first header."""
 
-    __slots__ = ("_connections", "_counted", "_notes", "_slot", "_socket", "_tail", "_timer")
+    __slots__ = ("_connections", "_counted", "_notes", "_slot", "_socket", "_tail", "_timer",
+                 "_unread", "_watched")
 
     def __init__(self, server: Any, connections: Connections, notes: Notes | None = None,
                  **kwargs: Any) -> None:
@@ -42,6 +45,8 @@ class Connection(RequestHandler):
         self._counted = False
         self._timer: asyncio.TimerHandle | None = None
         self._tail = b""
+        self._watched: asyncio.TimerHandle | None = None
+        self._unread = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -66,6 +71,9 @@ class Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._heard()
+        if self._watched is not None:
+            self._watched.cancel()
+            self._watched = None
         if self._slot is not None and self._notes is not None:
             self._notes.leave(self._slot, self._socket)
             self._slot = None
@@ -86,9 +94,28 @@ class Connection(RequestHandler):
         self.mark(STREAMING if whole else ANSWERING)
 
     async def finish_response(self, *args: Any) -> Any:
+        if self._watched is None and self.transport is not None:
+            self._watch(self.transport)
         found = await super().finish_response(*args)
         self.mark(IDLE)
         return found
+
+    def _watch(self, transport: Any) -> None:
+        self._watched = self._loop.call_later(self._connections.write_seconds, self._look,
+                                              transport)
+
+    def _look(self, transport: Any) -> None:
+        """Cut a client off of whose answers nothing was read since the last time.  The transport
+        waits for it for ever, also when it is closed."""
+        self._watched = None
+        left = transport.get_write_buffer_size()
+        if left and 0 < self._unread <= left:
+            transport.abort()
+        elif left:
+            self._unread = left
+            self._watch(transport)
+        else:
+            self._unread = 0
 
     def _heard(self) -> None:
         if self._timer is not None:

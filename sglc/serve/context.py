@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -15,6 +16,7 @@ from sglc.runtime.request import Result
 @dataclass(slots=True)
 class Context:
     """began, deadline: `monotonic()` times.  headers: of every answer.  code: of its error.
+    holds: what it holds until it is answered.
 
     Of model requests also what was asked for, and what it came to.
     """
@@ -24,6 +26,7 @@ class Context:
     deadline: float
     headers: dict[str, str] = field(default_factory=dict)
     code: str | None = None
+    holds: ExitStack = field(default_factory=ExitStack)
     space: int | None = None  # of the engine, whose KV may be shared
     prompt_tokens: int | None = None
     completion_tokens: int | None = None

@@ -14,6 +14,7 @@ from sglc.runtime.request import Request, SamplingParams
 from sglc.serve.answers import json_answer
 from sglc.serve.context import CONTEXT
 from sglc.serve.problems import Problem
+from sglc.serve.requests import MAX_ROWS
 from sglc.serve.service import Service
 
 _FLUSHED = ("Cache flushed.\nPlease check backend logs for more details. (When there are running "
@@ -62,12 +63,14 @@ async def model_info(service: Service, request: web.Request) -> web.Response:
         "context_length": service.backend.core.runner.context_length,
         "vocab_size": tokenizer.vocab_size, "tokenizer_fingerprint": tokenizer.fingerprint,
         "chat_template": service.backend.template.name,
-        "role_texts": service.chats.role_texts})
+        "role_texts": service.chats.role_texts, "max_body_bytes": service.limits.body_bytes,
+        "max_rows": min(MAX_ROWS, service.limits.sequences),
+        "max_images": service.pictures.limits.images})
 
 
 async def server_info(service: Service, request: web.Request) -> web.Response:
-    stats = await service.in_pool(service.control, service.backend.stats)
-    running, waiting = await service.in_pool(service.control, service.backend.core.load)
+    stats = await service.told(service.backend.stats)
+    running, waiting = await service.told(service.backend.core.load)
     return json_answer(request, {
         "version": __version__, "model_path": service.path, "status":
             "draining" if service.draining else "ready", "time": int(time.time()),
@@ -82,12 +85,12 @@ async def server_args(service: Service, request: web.Request) -> web.Response:
 async def flush_cache(service: Service, request: web.Request) -> web.Response:
     if service.gate.inside:
         return _text(request, _FLUSHED, 400)
-    await service.in_pool(service.control, service.backend.flush_cache)
+    await service.told(service.backend.flush_cache)
     return _text(request, _FLUSHED)
 
 
 async def metrics(service: Service, request: web.Request) -> web.Response:
-    data = await service.in_pool(service.control, service.metrics.text)
+    data = await service.told(service.metrics.text)
     return web.Response(body=data, headers={
         **request[CONTEXT].headers, "Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 

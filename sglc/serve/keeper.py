@@ -23,6 +23,7 @@ from typing import Any
 
 from sglc.errors import LanguageError, SglcError
 from sglc.serve.custody import Custody, Notes
+from sglc.serve.files import allow_files
 from sglc.serve.options import ServeOptions
 
 _CRASHES, _WITHIN = 3, 300.0
@@ -55,6 +56,7 @@ class Keeper:
                                 why=str(error), fixes=("choose another --port",)) from None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
+        allow_files()  # it holds the clients' connections too
         died: deque[float] = deque(maxlen=_CRASHES)
         with listening:
             while True:
@@ -79,9 +81,10 @@ class Keeper:
     def _serve(self, listening: socket.socket) -> bool:
         """Start a child, and watch it until it dies; whether it came to serve."""
         fd, noted = listening.fileno(), self._custody.descriptors
-        child = self._child = subprocess.Popen(
+        child: Any = subprocess.Popen(
             [sys.executable, "-m", "sglc.serve.keeper"], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, text=True, pass_fds=(fd, *noted))
+        self._child = child
         if self._signals:  # it came before there was a child to pass it on to
             child.terminate()
         try:

@@ -108,6 +108,8 @@ class _EngineCollector:
                 ("prefill_tokens", "Prompt tokens computed.", stats.prefill_tokens),
                 ("forced_tokens", "Tokens appended without sampling.", stats.forced_tokens),
                 ("forward_passes", "Steps of the model.", stats.forward_passes),
+                ("failed_steps", "Steps of the model that ended in an error.",
+                 stats.failed_steps),
                 ("retracted", "Sequences sent back to wait.", stats.retractions),
                 ("worker_restarts", "Times the server was started again (--restart).",
                  self._service.restarts)):

@@ -6,6 +6,7 @@ Flags of SGLang that have no counterpart are refused with the reason, never igno
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ REFUSED = {
 }
 _NO_VALUE = ("--trust-remote-code", "--attention-reduce-in-fp32", "--disable-log-stats")
 
+_POSITIVE = ("--stream-interval", "--tp", "--kv-tokens", "--context-length", "--max-batch-tokens",
+             "--max-queued-requests", "--request-timeout", "--watchdog-timeout",
+             "--max-body-bytes", "--max-image-pixels")
 _HEURISTICS = {"lpm": "lpm", "fcfs": "fcfs-lru", "weight": "dfs-weight", "planned": "planned",
                "fcfs-lru": "fcfs-lru", "dfs-weight": "dfs-weight", "vllm-apc": "vllm-apc"}
 
@@ -63,7 +67,9 @@ class ServeOptions:
     request_seconds: float = 600.0
     drain_seconds: float = 30.0
     stall_seconds: float = 60.0
-    max_body: int = 4 << 20
+    max_body: int | None = None
+    fetch_images: bool = False
+    max_image_pixels: int = 1 << 24
     stream_interval: int = 1
     restart: bool = False
     log_level: str = "info"
@@ -126,7 +132,12 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     s.add_argument("--watchdog-timeout", type=float, default=60.0, metavar="S")
     s.add_argument("--restart", action="store_true",
                    help="serve in a child process, and start it again if it dies")
-    s.add_argument("--max-body-bytes", type=int, default=4 << 20, metavar="N")
+    s.add_argument("--max-body-bytes", type=int, metavar="N",
+                   help="of a request (default: 4 MiB, for models with vision 32 MiB)")
+    s.add_argument("--fetch-images", action="store_true",
+                   help="fetch images that requests give as URLs, from public addresses only")
+    s.add_argument("--max-image-pixels", type=int, default=1 << 24, metavar="N",
+                   help="of an image when it is decoded")
     s.add_argument("--log-level", default="info",
                    choices=("debug", "info", "warning", "error", "critical"))
     s.add_argument("--log-format", default="text", choices=("text", "json"))
@@ -169,8 +180,7 @@ def settings(given: argparse.Namespace) -> ServeOptions:
     if given.tokenizer_mode == "slow":
         raise _refused("--tokenizer-mode slow", "there is one tokenizer, and it is fast",
                        "leave it out")
-    if given.stream_interval < 1 or not 0 <= given.port < 65536 or given.tp < 1:
-        raise LanguageError("SGLC004", "--stream-interval, --port or --tp is out of range")
+    _check_ranges(given)
     keys = [*given.api_key, *os.environ.get("SGLC_API_KEY", "").split(",")]
     if given.api_key_file is not None:
         try:
@@ -199,9 +209,25 @@ def settings(given: argparse.Namespace) -> ServeOptions:
         insecure=given.insecure, max_sequences=given.max_sequences,
         request_seconds=given.request_timeout, drain_seconds=given.shutdown_timeout,
         stall_seconds=given.watchdog_timeout, max_body=given.max_body_bytes,
+        fetch_images=given.fetch_images, max_image_pixels=given.max_image_pixels,
         stream_interval=given.stream_interval, restart=given.restart,
         log_level=given.log_level, log_format=given.log_format, trace_file=given.trace_file,
         otlp_endpoint=given.otlp_endpoint)
+
+
+def _check_ranges(given: argparse.Namespace) -> None:
+    """Raises LanguageError SGLC004 for a number that makes no sense."""
+    for flag in _POSITIVE:
+        value = getattr(given, flag[2:].replace("-", "_"), None)
+        if flag == "--max-queued-requests":
+            value = given.max_sequences
+        if value is not None and not 0 < value < math.inf:
+            raise LanguageError("SGLC004", f"{flag} must be above 0, not {value}")
+    if not 0 <= given.port < 65536:
+        raise LanguageError("SGLC004", f"--port must be below 65536, not {given.port}")
+    if not 0 <= given.shutdown_timeout < math.inf:
+        raise LanguageError("SGLC004", "--shutdown-timeout must be a number of seconds, not "
+                            f"{given.shutdown_timeout}")
 
 
 def _check_flashinfer() -> None:

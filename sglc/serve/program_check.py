@@ -8,9 +8,10 @@ bounds pass `MAX_CHARS` is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sglc.backends.sent_images import MARK, image_arguments
 from sglc.config import RunOptions
 from sglc.ir.module import Block, Lit, Module, Op, Operand, Program, Value
 from sglc.ir.signatures import LOOPS
@@ -20,6 +21,7 @@ from sglc.serve.requests import MAX_SAMPLES
 
 MAX_OPS = 20_000
 MAX_STEPS = 100_000  # ops of a row, loops laid out
+MAX_ALL_STEPS = 2_000_000  # of all rows: about five seconds of looking at them
 MAX_CHARS = 4_000_000
 MAX_PROMPT = 64_000_000
 MAX_CALLS = 4096  # gens and selects of a row
@@ -48,10 +50,6 @@ def refuse(module: Module) -> Program:
             raise Problem(400, "the program calls Python, which a server does not do; run it "
                           "with a local backend, or without /v1/programs", param="ir",
                           code="host_ops_refused")
-        if op.name == "prompt.image":
-            raise Problem(400, "the program has images, which a server does not read for it; "
-                          "run it with a local backend, or send them to /v1/chat/completions",
-                          param="ir", code="unsupported")
         if op.dialect != "prompt":
             raise Problem(400, f"{op.name} is not of the prompt dialect", param="ir",
                           code="invalid_program")
@@ -60,7 +58,40 @@ def refuse(module: Module) -> Program:
                           "this kind can take exponential time", param="ir", code="unsupported")
         if isinstance(n := op.attrs.get("n"), int) and n > MAX_SAMPLES:
             raise Problem(400, f"n is at most {MAX_SAMPLES}", param="ir", code="invalid_value")
+    if image_arguments(program) is None:
+        raise Problem(400, "images of a posted program are arguments, or items of arguments, that "
+                      "are nothing else", param="ir", code="unsupported")
     return program
+
+
+def with_images(names: Iterable[str], row: Mapping[str, Any], images: Sequence[Any]) -> Any:
+    """The row with images where it names them, and nothing else there.  Raises Problem 400."""
+    def image(value: Any, name: str) -> Any:
+        if isinstance(value, list):
+            return [image(v, name) for v in value]
+        number = value.get(MARK) if isinstance(value, dict) and len(value) == 1 else None
+        if type(number) is not int or not 0 <= number < len(images):
+            raise Problem(400, f"the argument {name} is an image, which a row has as "
+                          f'{{"{MARK}": its number in images}}', param="rows",
+                          code="invalid_value")
+        return images[number]
+
+    return {**row, **{n: image(row[n], n) for n in names if n in row}}
+
+
+def logprobs_of(program: Program, options: RunOptions, context: int) -> int:
+    """How many log-probabilities a gen of a program has at most."""
+    most = 0
+    for op in program.walk():
+        if op.name == "prompt.gen":
+            def said(name: str, op: Op = op) -> Any:
+                value = op.attrs.get(name)
+                return getattr(options, name) if value is None else value
+
+            top = said("top_logprobs_num")
+            if top or said("return_logprob"):
+                most = max(most, said("n") * min(said("max_tokens"), context) * (1 + top))
+    return most
 
 
 class Bounds:
@@ -77,14 +108,14 @@ class Bounds:
         self._context = context
         self._of: dict[Value, int] = {
             a: len(json.dumps(arguments.get(a.name), default=str)) + 8 for a in program.args}
-        self._steps = 0
+        self.steps = 0  # operations, loops laid out
         self.calls = 0  # gens and selects that the row makes at most
         self._block(program.body)
 
     def _block(self, block: Block) -> list[int]:
         for op in block.ops:
-            self._steps += 1
-            if self._steps > MAX_STEPS:
+            self.steps += 1
+            if self.steps > MAX_STEPS:
                 raise _too_large(f"a row takes more than {MAX_STEPS} operations")
             if op.name in ("prompt.yield", "prompt.return"):
                 return [self._size(o) for o in op.operands]

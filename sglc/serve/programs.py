@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 from aiohttp import web
 
 from sglc import config
-from sglc.backends.wire import NotPlain, decode, encode
+from sglc.backends.sent_images import image_arguments
+from sglc.backends.wire import NotPlain, decode
 from sglc.config import RunOptions
 from sglc.errors import Cancelled, SglcError
 from sglc.ir.bags import text_counts
@@ -29,14 +30,22 @@ from sglc.runtime.dispatch import dispatcher_of
 from sglc.runtime.executor import Instance
 from sglc.runtime.job import Job
 from sglc.serve.answers import json_answer
-from sglc.serve.context import CONTEXT
+from sglc.serve.context import CONTEXT, Context
+from sglc.serve.pictures import Unreadable, file_in
 from sglc.serve.problems import Problem, problem_of
-from sglc.serve.program_check import Bounds, refuse
+from sglc.serve.program_check import (
+    MAX_ALL_STEPS,
+    Bounds,
+    logprobs_of,
+    refuse,
+    with_images,
+)
 from sglc.serve.requests import ProgramRequest
+from sglc.serve.row_answers import row_answer
 from sglc.serve.service import Service
 from sglc.serve.waiting import within
 
-_KEPT = 64  # lowered programs
+_KEPT, _KEPT_TEXT = 64, 4_000_000  # lowered programs, and the characters of their IR
 
 
 class Programs:
@@ -44,6 +53,7 @@ class Programs:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Any, Lowered] = OrderedDict()
+        self._text = 0
         self._lock = threading.Lock()
 
     def lowered(self, service: Service, body: ProgramRequest, options: RunOptions) -> Lowered:
@@ -67,9 +77,12 @@ class Programs:
             temperature=greedy), body.level, outputs=outputs, without=tuple(body.without))
         service.metrics.lowered(found.records)
         with self._lock:
+            if key not in self._kept:
+                self._text += len(body.ir)
             self._kept[key] = found
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+            while len(self._kept) > _KEPT or (self._text > _KEPT_TEXT and len(self._kept) > 1):
+                old, _ = self._kept.popitem(last=False)
+                self._text -= len(old[0])
         return found
 
 
@@ -83,7 +96,10 @@ def _programs(service: Service) -> Programs:
 class _Run:
     """The rows of one request."""
 
-    def __init__(self, service: Service, body: ProgramRequest, space: int | None) -> None:
+    def __init__(self, service: Service, body: ProgramRequest, space: int | None,
+                 images: list[Any], holds: ExitStack) -> None:
+        self.images = images
+        self.holds = holds  # what is held until the request is answered
         self.service = service
         self.body = body
         self.loop = asyncio.get_running_loop()
@@ -95,6 +111,8 @@ class _Run:
         self._closed = False
         self._started = False
         self.space = space
+        self.plan: Any = None
+        self.jobs: dict[Any, Job] = {}
         self._own: int | None = None  # a space of this run alone
         self.options = RunOptions()
 
@@ -110,27 +128,40 @@ class _Run:
             raise Problem(400, f"rows: {error}", param="rows", code="invalid_value") from None
         low = _programs(service).lowered(service, body, options)
         program = next(iter(low.traced.programs.values()))
+        pictured = image_arguments(program) or ()
+        rows = [with_images(pictured, row, self.images) for row in rows]
         names = {a.name for a in program.args}
         tokenizer = service.backend.tokenizer
         widest = max(map(len, tokenizer.byte_table), default=1)
         context = service.backend.core.runner.context_length
-        calls = 0
+        calls = steps = 0
         for number, row in enumerate(rows):
+            if self._closed:  # nobody waits for it any more
+                return
             if set(row) != names:
                 raise Problem(400, f"row {number} must have the arguments {sorted(names)}",
                               param=f"rows.{number}", code="invalid_value")
-            calls = max(calls, Bounds(program, row, options, widest, context).calls)
+            bounds = Bounds(program, row, options, widest, context)
+            calls, steps = max(calls, bounds.calls), steps + bounds.steps
+            if steps > MAX_ALL_STEPS:
+                raise Problem(400, f"the rows take more than {MAX_ALL_STEPS} operations together; "
+                              "send fewer at a time", param="rows", code="program_too_large")
         numbers = body.row_numbers or list(range(len(rows)))
         if len(numbers) != len(rows):
             raise Problem(400, "row_numbers must be as many as rows", param="row_numbers",
                           code="invalid_value")
         self.options = options
-        if self.space is None:
-            self.space = self._own = service.backend.new_space()
+        with self._lock:
+            if self._closed:
+                return
+            service.logprobs.hold(len(rows) * calls * logprobs_of(program, options, context),
+                                  self.holds)
+            if self.space is None:
+                self.space = self._own = service.backend.new_space()
         batch = body.batch if body.batch is not None else (
             text_counts(rows) if body.level >= 3 else None)
         self.plan = dispatcher_of(service.backend)
-        jobs: dict[Any, Job] = {}
+        jobs = self.jobs
         bound = tuple(dict.fromkeys(op.attrs["name"] for op in program.walk()
                                     if op.name == "prompt.bind"))
         for number, row in zip(numbers, rows, strict=True):
@@ -139,7 +170,6 @@ class _Run:
                 jobs[key] = Job(low.code(row), service.backend, options, body.seed, self.space,
                                 names=bound, batch=batch, plan=self.plan)
             self.instances.append(Instance(jobs[key], body.first_row + number, row, self._end))
-        self.jobs = jobs
 
     def start(self) -> None:
         """Start all rows; in a thread.  Raises Problem 429 if there is no room."""
@@ -197,56 +227,34 @@ class _Run:
         return [row_answer(i) for i in self.instances]
 
 
-def row_answer(instance: Instance) -> dict[str, Any]:
-    """One row's variables, text, messages and error as JSON data."""
-    error = instance.failure()
-    out: dict[str, Any] = {"row": instance.row, "error": None}
-    try:
-        out["variables"] = [[encode(name), encode(instance.values[name])]
-                            for name in instance.job.names if name in instance.values
-                            and not _failed(instance.values[name])]
-        metas = {name: instance.meta(name) for name in instance.metas}
-        out["metas"] = [[encode(name), encode(meta)] for name, meta in metas.items()
-                        if meta is not None and not _failed(meta)]
-        out["messages"] = [dict(m) for _, m in sorted(instance.messages, key=lambda x: x[0])]
-        result = instance.result
-        if error is None and result is not None:
-            out["text"] = result[0].text()
-            out["token_ids"] = result[0].token_ids().tolist()
-            out["returned"] = encode(result[1]) if len(result) > 1 else None
-    except NotPlain as why:
-        error = Problem(400, f"a result is not plain data: {why}", code="unsupported")
-    if error is not None:
-        out["error"] = _error(error)
+async def _images(service: Service, body: ProgramRequest, context: Context) -> list[Any]:
+    """The images that a body has; of one that cannot be read, its file: it is an error where the
+    program uses it, and only there."""
+    out: list[Any] = []
+    if len(body.images) > (most := service.pictures.limits.images):
+        raise Problem(400, f"a request has at most {most} images", param="images",
+                      code="invalid_value")
+    for text in body.images:
+        try:
+            out += await service.pictures.place([text], param="images", until=context.holds,
+                                                deadline=context.deadline)
+        except Unreadable:
+            out.append(file_in(text))
     return out
-
-
-def _failed(value: Any) -> bool:
-    from sglc.runtime.executor import Failed
-
-    return isinstance(value, Failed)
-
-
-def _error(error: BaseException) -> Mapping[str, Any]:
-    """An error of a row: one of sglc's by its code, one of Python's by its class."""
-    if isinstance(error, SglcError):
-        return {"type": type(error).__name__, "code": error.diagnostic.code,
-                "message": error.diagnostic.what}
-    if isinstance(error, Problem):
-        return {"type": "EngineError", "code": "SGLC503", "message": error.message}
-    return {"type": type(error).__name__, "code": None, "message": str(error)[:2000]}
 
 
 async def programs(service: Service, request: web.Request,
                    body: ProgramRequest) -> web.StreamResponse:
     """Answer one request."""
-    run = _Run(service, body, request[CONTEXT].space)
+    context = request[CONTEXT]
+    images = await _images(service, body, context)
+    run = _Run(service, body, context.space, images, context.holds)
     service.flights.add(run)
     try:
         await service.compiled(run.prepare)
         await service.in_pool(service.work, run.start)
         try:
-            left = max(0.0, request[CONTEXT].deadline - monotonic())
+            left = max(0.0, context.deadline - monotonic())
             await within(run.ended.wait(), left)
         except asyncio.TimeoutError:
             raise Problem(504, "the request took longer than it may",
@@ -256,12 +264,12 @@ async def programs(service: Service, request: web.Request,
         rows = await service.in_pool(service.work, run.answer)
         metas = [m for i in run.instances for _, m in i.metas.values() if isinstance(m, dict)]
         name = service.new_id("prog")
-        request[CONTEXT].asks(name, run.options)
-        request[CONTEXT].cached_tokens = sum(m.get("cached_tokens", 0) for m in metas)
-        request[CONTEXT].completion_tokens = sum(m.get("completion_tokens", 0) for m in metas)
-        request[CONTEXT].prompt_tokens = sum(m.get("prompt_tokens", 0) for m in metas)
-        return json_answer(request, {"id": name, "object": "program.run",
-                                     "seed": body.seed, "rows": rows})
+        context.asks(name, run.options)
+        context.cached_tokens = sum(m.get("cached_tokens", 0) for m in metas)
+        context.completion_tokens = sum(m.get("completion_tokens", 0) for m in metas)
+        context.prompt_tokens = sum(m.get("prompt_tokens", 0) for m in metas)
+        return await service.made(json_answer, request, {
+            "id": name, "object": "program.run", "seed": body.seed, "rows": rows}, heavy=True)
     except (ValueError, TypeError, KeyError, IndexError) as error:
         if isinstance(error, SglcError):
             raise

@@ -11,38 +11,45 @@ import asyncio
 import json
 import math
 import re
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from sglc.serve.problems import Problem
+from sglc.serve.room import Room
 from sglc.serve.waiting import within
 
 MAX_DEPTH = 64
 _INLINE = 1 << 16  # bytes; larger bodies are parsed in a thread
-_NESTING = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]')
+_STEP = 1 << 20  # bytes that are held for a body at a time
+# A string that does not end goes to the end: each byte is looked at once.
+_NESTING = re.compile(rb'"(?:[^"\\]+|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 
 M = TypeVar("M", bound=BaseModel)
 
 
-async def read_body(request: web.Request, model: type[M], *, seconds: float, pool: Any) -> M:
-    """The checked body.  Raises Problem 400, 408, 413 or 415."""
+async def read_body(request: web.Request, model: type[M], *, seconds: float, pool: Any,
+                    room: Room, until: ExitStack) -> M:
+    """The checked body.  Raises Problem 400, 408, 413, 415 or 429.
+
+    room: of all bodies that are not small, where it is held until `until` is closed.
+    """
     if request.content_type != "application/json":
         raise Problem(415, "the body must be sent as application/json",
                       code="unsupported_media_type")
     charset = (request.charset or "utf-8").lower()
     if charset not in ("utf-8", "utf8"):
         raise Problem(415, "the body must be UTF-8", code="unsupported_media_type")
+    if (request.content_length or 0) > request.client_max_size:
+        raise _too_large()
     try:
-        data = await within(request.read(), seconds)
+        data = await within(_read(request, room, until), seconds)
     except asyncio.TimeoutError:
         raise Problem(408, f"the body did not arrive within {seconds:g} s", code="timeout",
                       headers={"Connection": "close"}) from None
-    except web.HTTPRequestEntityTooLarge:
-        raise Problem(413, "the body is too large", code="body_too_large",
-                      headers={"Connection": "close"}) from None
-    except web.HTTPException:
+    except (Problem, web.HTTPException):
         raise
     except Exception as error:  # a broken encoding or transfer
         raise Problem(400, f"the body cannot be read ({type(error).__name__})",
@@ -50,6 +57,24 @@ async def read_body(request: web.Request, model: type[M], *, seconds: float, poo
     if len(data) <= _INLINE:
         return parse(data, model)
     return await asyncio.get_running_loop().run_in_executor(pool, parse, data, model)
+
+
+async def _read(request: web.Request, room: Room, until: ExitStack) -> bytes:
+    """The body, unpacked; what is more than a little takes room as it comes."""
+    out, held = bytearray(), _INLINE
+    async for piece in request.content.iter_any():
+        out += piece
+        if len(out) > request.client_max_size:
+            raise _too_large()
+        while len(out) > held:
+            room.hold(_STEP, until)
+            held += _STEP
+    return bytes(out)
+
+
+def _too_large() -> Problem:
+    return Problem(413, "the body is too large", code="body_too_large",
+                   headers={"Connection": "close"})
 
 
 def parse(data: bytes, model: type[M]) -> M:

@@ -16,6 +16,7 @@ MAX_STOPS = 16
 MAX_BIASES = 1024
 MAX_MESSAGES = 256
 MAX_PATTERN = 65_536
+MAX_ROWS = 4096
 
 Count = Annotated[int, Field(ge=0, le=1 << 31)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
@@ -92,7 +93,10 @@ class GenerateRequest(Body):
     return_text_in_logprobs: bool = False
     stream: bool = False
     rid: str | list[str] | None = Field(None, description="A label; it is not used as a key.")
-    image_data: Any = Field(None, description="Refused: images go to /v1/chat/completions.")
+    image_data: str | Annotated[list[str | list[str | None] | None], Field(
+        max_length=MAX_PROMPTS)] | None = Field(
+        None, description="Images, as base64 or data: URLs: those of the text, in the order of "
+        "the places that it marks; for several texts a list with one's each.")
 
 
 class StreamOptions(Body):
@@ -213,7 +217,9 @@ class ProgramRequest(Body):
     """A compiled program as IR text, with the arguments of each row."""
 
     ir: Annotated[str, Field(max_length=1_000_000)]
-    rows: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=4096)]
+    rows: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_ROWS)]
+    images: list[str] = Field(default_factory=list, description="Files of images, in base64; a "
+                              'row has one as {"$image": its number}.')
     options: ProgramOptions = Field(default_factory=ProgramOptions)
     seed: Seed = 0
     first_row: Count = 0

@@ -23,6 +23,7 @@ from sglc.serve.app import application
 from sglc.serve.connection import Connection, Connections
 from sglc.serve.custody import Notes
 from sglc.serve.engines import open_backend
+from sglc.serve.files import allow_files
 from sglc.serve.opening import open_service
 from sglc.serve.options import ServeOptions
 from sglc.serve.problems import Problem
@@ -30,6 +31,7 @@ from sglc.serve.records import log_to_stderr
 from sglc.serve.service import Service
 from sglc.serve.waiting import within
 
+_FAILURES = 8  # steps of the model, with none between that succeeds
 _STOPPING = Problem(503, "the server stopped before the request finished", code="draining")
 
 
@@ -47,7 +49,8 @@ class Server:
         self.service = service
         self.host = host
         self.port = port
-        self.connections = Connections(service.limits.header_seconds, service.limits.connections)
+        self.connections = Connections(service.limits.header_seconds, service.limits.write_seconds,
+                                       service.limits.connections)
         self._on_stall = on_stall
         self._sock = sock
         self._notes = notes
@@ -108,22 +111,29 @@ class Server:
             self._server.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        await service.pictures.stop()
 
     async def _watchdog(self) -> None:
         """Notice an engine that has work and does none."""
         service = self.service
-        seen, since = -1, monotonic()
+        seen, since, failed = -1, monotonic(), 0
         period = min(1.0, service.limits.stall_seconds / 4)
         while True:
             await asyncio.sleep(period)
             if getattr(getattr(service.backend.core, "runner", None), "lost", False):
                 self._give_up("engine_lost", "a process of the model has ended")
                 continue
-            passes = await self._passes()
-            if passes is None:
-                passes = seen
-            if passes != seen or not service.gate.inside:
-                seen, since = passes, monotonic()
+            steps = await self._steps()
+            passes, failures = (seen, failed) if steps is None else steps
+            if passes != seen:
+                seen, since, failed = passes, monotonic(), failures
+                service.stalled = False
+            elif failures - failed >= _FAILURES:
+                self._give_up("engine_failing", "every step of the model fails",
+                              steps=failures - failed)
+                failed = failures
+            elif not service.gate.inside:
+                since = monotonic()
                 service.stalled = False
             elif monotonic() - since > service.limits.stall_seconds:
                 self._give_up("engine_stalled", "the engine makes no progress",
@@ -140,8 +150,9 @@ class Server:
         if self._on_stall is not None:
             self._on_stall()
 
-    async def _passes(self) -> int | None:
-        """Steps of the model so far; None if the engine does not even say."""
+    async def _steps(self) -> tuple[int, int] | None:
+        """Steps of the model so far, and those that failed; None if the engine does not even
+        say."""
         service = self.service
         try:
             stats = await within(
@@ -151,7 +162,7 @@ class Server:
         if service.trace is not None:
             service.trace.counter("kv tokens", {
                 "in use": stats.kv_in_use, "cached": stats.kv_cached, "free": stats.kv_free})
-        return int(stats.forward_passes)
+        return int(stats.forward_passes), int(stats.failed_steps)
 
 
 def serve(options: ServeOptions, sock: socket.socket | None = None, restarts: int = 0,
@@ -162,6 +173,7 @@ def serve(options: ServeOptions, sock: socket.socket | None = None, restarts: in
     notes).
     """
     log_to_stderr(options.log_level)
+    allow_files()
     backend = open_backend(options)
     try:
         service = open_service(options, backend)

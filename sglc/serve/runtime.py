@@ -5,10 +5,12 @@ As a backend it runs programs on its engine directly; `.endpoint` goes through H
 
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncIterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from sglc.errors import LanguageError
+from sglc.errors import ApiError, LanguageError
 from sglc.serve.options import parsed
 
 # keyword -> flag; SGLang's keywords, of early 2024 and later.
@@ -26,6 +28,7 @@ _FLAGS = {
     "enable_flashinfer": "--enable-flashinfer",
     "attention_reduce_in_fp32": "--attention-reduce-in-fp32",
 }
+_LINE = 1 << 23  # bytes of an event, which has all text so far
 _SWITCHES = frozenset(("disable_radix_cache", "disable_regex_jump_forward",
                        "enable_flashinfer", "attention_reduce_in_fp32"))
 
@@ -83,6 +86,31 @@ class Runtime:
         from sglc.backends.remote import RuntimeEndpoint
 
         return RuntimeEndpoint(self.url, api_key=self._key)
+
+    async def add_request(self, prompt: str, sampling_params: Mapping[str, Any]
+                          ) -> AsyncIterator[str]:
+        """The text that goes on after a raw prompt, piece by piece, through HTTP.  Raises ApiError
+        SGLC509 if the server refuses, or breaks off."""
+        import aiohttp
+
+        headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
+        body = {"text": prompt, "sampling_params": dict(sampling_params), "stream": True}
+        sent = 0
+        async with aiohttp.ClientSession(headers=headers, read_bufsize=_LINE) as session, \
+                session.post(self.generate_url, json=body) as response:
+            async for line in response.content:
+                event = line.strip().removeprefix(b"data: ")
+                if event == b"[DONE]":
+                    return
+                if event:
+                    found = json.loads(event)
+                    if "error" in found:
+                        raise ApiError("SGLC509", "the server broke a request off",
+                                       why=found["error"]["message"])
+                    if piece := found["text"][sent:]:
+                        sent += len(piece)
+                        yield piece
+        raise ApiError("SGLC509", "the server's answer ended too early")
 
     def get_tokenizer(self) -> Any:
         return self.backend.tokenizer

@@ -5,15 +5,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from sglc.serve.connection import Connection
 from sglc.serve.context import CONTEXT
 from sglc.serve.custody import ANSWERING
 from sglc.serve.problems import Problem
 from sglc.serve.waiting import within
+
+
+def framed(payloads: Iterable[Any]) -> str:
+    """Events with JSON payloads."""
+    return "".join([f"data: {json.dumps(p)}\n\n" for p in payloads])
 
 
 class EventStream:
@@ -27,11 +33,11 @@ class EventStream:
     async def send(self, *payloads: Any) -> None:
         """Events with JSON payloads, written together.  A client that does not read for too
         long is given up (ConnectionError)."""
-        await self._write("".join([f"data: {json.dumps(p)}\n\n" for p in payloads]))
+        await self.write(framed(payloads))
 
     async def end(self) -> web.StreamResponse:
         """The closing event."""
-        await self._write("data: [DONE]\n\n")
+        await self.write("data: [DONE]\n\n")
         return await self._close()
 
     async def fail(self, problem: Problem) -> web.StreamResponse:
@@ -51,11 +57,14 @@ class EventStream:
         if isinstance(self._request.protocol, Connection):
             self._request.protocol.mark(state)
 
-    async def _write(self, text: str) -> None:
+    async def write(self, text: str) -> None:
+        """Events as `framed` gives them."""
         if self.response is None:
             self.response = web.StreamResponse(headers={
                 "Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store",
                 "X-Accel-Buffering": "no", **self._request[CONTEXT].headers})
+            if self._request.version >= HttpVersion11:
+                self.response.enable_chunked_encoding()  # as it would be; said, it can be asked for
             await self.response.prepare(self._request)
         self._mark(ANSWERING)
         try:

@@ -1,20 +1,30 @@
 """`--trace-file`: what the server did, as Chrome trace events (open in ui.perfetto.dev).
 
-A bar for each request with its counts, and the KV pool over time.  No prompt text.
+A bar for each request with its counts, and the KV pool over time.  No prompt text.  It ends where
+it has become large, or cannot be written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import threading
 from time import monotonic
 from typing import Any
 
+_log = logging.getLogger("sglc.serve")
+_MOST = 256 << 20  # characters
+
 
 class TraceFile:
-    """Appends events to a JSON array; the file is whole after `close`, and readable before."""
+    """Appends events to a JSON array; the file is whole after `close`, and readable before.
 
-    def __init__(self, path: str) -> None:
+    most: how many characters it may have.
+    """
+
+    def __init__(self, path: str, most: int = _MOST) -> None:
+        self._left = most
         self._file = open(path, "w", encoding="utf-8")
         self._file.write("[\n")
         self._began = monotonic()
@@ -42,9 +52,7 @@ class TraceFile:
 
     def close(self) -> None:
         with self._lock:
-            if not self._file.closed:
-                self._file.write("\n]\n")
-                self._file.close()
+            self._end()
 
     def _micros(self, moment: float) -> int:
         return round((moment - self._began) * 1e6)
@@ -52,6 +60,22 @@ class TraceFile:
     def _write(self, event: dict[str, Any]) -> None:
         if self._file.closed:
             return
-        self._file.write(("" if self._first else ",\n") + json.dumps(event))
+        text = ("" if self._first else ",\n") + json.dumps(event)
         self._first = False
-        self._file.flush()
+        self._left -= len(text)
+        try:
+            if self._left >= 0:
+                self._file.write(text)
+                self._file.flush()
+                return
+            _log.warning("the trace file is full")
+        except OSError as error:
+            _log.warning("the trace file cannot be written: %s", error.strerror)
+        self._end()
+
+    def _end(self) -> None:
+        if not self._file.closed:
+            with contextlib.suppress(OSError):
+                self._file.write("\n]\n")
+            with contextlib.suppress(OSError):
+                self._file.close()

@@ -270,6 +270,21 @@ def test_ids_are_a_function_of_the_pixels_unless_two_images_meet(saved) -> None:
     assert crowded.find(moved.key) is moved
 
 
+def test_hashes_of_images_long_unused_are_forgotten(saved, monkeypatch) -> None:
+    from sglc.runtime.vision import places as module
+
+    monkeypatch.setattr(module, "_KEPT_HASHES", 4)
+    monkeypatch.setattr(module, "_KEPT_BYTES", 0)
+    path, _ = saved["llava"]
+    places = module.Places(load_runner(path)[0].vision.shape)
+    held = places.place(draw(24, 24, 100))
+    keys = [places.place(draw(24, 24, seed)).key for seed in range(20)]
+    assert len(set(keys)) == 20 and len(places._digests) <= 5
+    assert places.place(draw(24, 24, 100)) is held  # one in use is not
+    assert places._digests[held.key] == held.digest
+    assert places.place(draw(24, 24, 0)).key == keys[0]
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (200, 3), (24, 24), (25, 23), (64, 48),
                                   (300, 90), (90, 301)])
 def test_tiles_are_those_of_transformers(saved, size) -> None:

@@ -30,6 +30,13 @@ class Running:
     url: str
     backend: Any
     service: Service
+    server: BackgroundServer | None = None
+
+    @property
+    def open(self) -> int:
+        """How many connections are open."""
+        assert self.server is not None
+        return int(self.server.server.connections.open)
 
     def post(self, path: str, body: Any, headers: dict[str, str] | None = None) -> Any:
         """(status, JSON or text, headers)."""
@@ -85,7 +92,7 @@ def running(limits: dict[str, Any] | None = None, **given: Any) -> Iterator[Runn
         service.gate.most = service.limits.sequences
     server = BackgroundServer(service)
     try:
-        yield Running(server.url, backend, service)
+        yield Running(server.url, backend, service, server)
     finally:
         server.stop()
         backend.close()

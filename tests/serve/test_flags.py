@@ -58,7 +58,8 @@ OURS = [
                                                        ("stall_seconds", 5.0)),
     ("--max-body-bytes 5", ("max_body", 5)), ("--log-format json", ("log_format", "json")),
     ("--trace-file t", ("trace_file", "t")), ("--otlp-endpoint u", ("otlp_endpoint", "u")),
-    ("--restart", ("restart", True)),
+    ("--restart", ("restart", True)), ("--fetch-images", ("fetch_images", True)),
+    ("--max-image-pixels 9", ("max_image_pixels", 9)), ("", ("fetch_images", False)),
 ]
 
 
@@ -98,7 +99,12 @@ def test_other_machines_are_served_with_a_key_only(tmp_path: Path) -> None:
         parsed(["--api-key-file", str(tmp_path / "none")])
 
 
-@pytest.mark.parametrize("argv", ["--stream-interval 0", "--port 70000", "--tp 0"])
+@pytest.mark.parametrize("argv", [
+    "--stream-interval 0", "--port 70000", "--port -1", "--tp 0", "--kv-tokens -1",
+    "--context-length 0", "--max-batch-tokens 0", "--max-queued-requests 0",
+    "--request-timeout nan", "--request-timeout 0", "--shutdown-timeout -1",
+    "--shutdown-timeout inf", "--watchdog-timeout 0", "--max-body-bytes 0",
+    "--max-image-pixels 0"])
 def test_values_out_of_range(argv: str) -> None:
     with pytest.raises(SglcError):
         parsed(argv.split())

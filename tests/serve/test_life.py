@@ -7,6 +7,8 @@ import json
 import random
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -118,6 +120,25 @@ def test_a_process_listens_on_one_port_drains_on_sigterm_and_exits_with_0() -> N
         assert any(line["event"] == "draining" and line["active"] >= 1 for line in lines)
 
 
+@pytest.mark.slow
+def test_with_no_model_it_serves_the_default_one() -> None:
+    """As `sglc serve` alone; the model is fetched the first time."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "sglc.cli", "serve", "--port", "0", "--kv-tokens", "4096"],
+        stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None
+        url = child.stdout.readline().split(" on ")[1].strip()
+        assert "SmolLM2" in send(url + "/v1/models")[1]["data"][0]["id"]
+        status, answer, _ = send(url + "/generate", {
+            "text": "The capital of France is", "sampling_params": {
+                "max_new_tokens": 4, "temperature": 0}})
+        assert status == 200 and "Paris" in answer["text"]
+    finally:
+        child.terminate()
+        assert child.wait(60) == 0
+
+
 def listening(pid: int) -> list[str]:
     """The addresses that a process listens on, as /proc writes them."""
     inodes = {p.readlink().name for p in Path(f"/proc/{pid}/fd").iterdir() if p.is_symlink()}
@@ -164,6 +185,52 @@ def test_the_watchdog_notices_an_engine_that_stands_still() -> None:
         while server.get("/health")[0] != 200:
             assert time.monotonic() < until
             time.sleep(0.05)
+
+
+def test_the_watchdog_notices_steps_that_all_fail() -> None:
+    with running(limits={"stall_seconds": 0.4}) as server:
+        runner = server.backend.core.runner
+        forward = runner.forward
+        assert server.post("/generate", {"text": "x"})[0] == 200
+
+        def fails(batch: Any) -> Any:
+            raise RuntimeError("as where a device is lost")
+
+        runner.forward = fails
+        codes = set()
+        until = time.monotonic() + 10
+        while "engine_stalled" not in codes:  # what is said from then on, before the model is asked
+            status, answer, _ = server.post("/generate", {"text": "x"})
+            assert status == 503 and time.monotonic() < until
+            codes.add(answer["error"]["code"])
+        assert "engine_stopped" in codes
+        assert "failed_steps_total" in server.get("/metrics")[1]
+        runner.forward = forward
+        while server.post("/generate", {"text": "x"})[0] != 200:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+
+def test_a_step_that_fails_now_and_then_is_no_reason_to_stop() -> None:
+    with running(limits={"stall_seconds": 0.4}) as server:
+        runner = server.backend.core.runner
+        forward, count = runner.forward, 0
+
+        def sometimes(batch: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count % 2:
+                raise RuntimeError("once")
+            return forward(batch)
+
+        runner.forward = sometimes
+        until = time.monotonic() + 1.2
+        statuses = []
+        while time.monotonic() < until:
+            statuses.append(server.post("/generate", {"text": "x", "sampling_params": {
+                "max_new_tokens": 1}})[0])
+        assert set(statuses) == {200, 503} and len(statuses) > 20
+        assert server.get("/health")[0] == 200
 
 
 METRICS = """num_running_reqs num_queue_reqs kv_cache_usage_perc prefix_cache_queries_total

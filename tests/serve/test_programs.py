@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -204,11 +206,84 @@ def test_values_are_bounded_before_anything_runs(server: Running, line: str) -> 
     assert post(server, bomb(line), [{"x": "hello"}]) == (400, "program_too_large")
 
 
+def test_rows_times_operations_are_bounded(server: Running,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sglc.serve.programs.MAX_ALL_STEPS", 10_000)
+    lines = [f"  %p{i + 1} = prompt.append %p{i}, %x\n" for i in range(100)]
+    text = ("program @p(%x: !text) {\n  %p0 = prompt.root\n" + "".join(lines)
+            + "  prompt.return %p100\n}\n")
+    assert post(server, text, [{"x": ""}] * 200) == (400, "program_too_large")
+    assert post(server, text, [{"x": ""}] * 20)[0] == 200
+
+
 def test_too_many_rows_are_turned_away() -> None:
     with running(limits={"sequences": 4}) as server:
         assert post(server, GEN, [{"x": "a"}] * 5)[0] == 400
         assert post(server, GEN, [{"x": "a"}] * 4)[0] == 200
         assert server.idle()
+
+
+def test_a_batch_of_more_rows_than_the_server_takes(runtime: Any) -> None:
+    """It goes there in parts, one after the other, and samples as it would whole."""
+    _, program = example("text_qa_batch")
+    rows = [{"question": f"{i}?"} for i in range(23)]
+    with running(limits={"sequences": 5}, seed=0) as server, \
+            sglc.RuntimeEndpoint(server.url) as endpoint:
+        there = program.run_batch(rows, backend=endpoint, **SAMPLED)
+        assert all(type(s).__name__ == "RemoteState" for s in there)
+        here = program.run_batch(rows, backend=runtime, **SAMPLED)
+        assert [seen(s) for s in there] == [seen(s) for s in here]
+        assert server.idle()
+        later = program.run_batch(rows, backend=endpoint, **SAMPLED)
+    assert [seen(s) for s in later] == [seen(s) for s in here]
+
+
+def test_a_batch_waits_while_the_servers_queue_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, program = example("text_qa_batch")
+    rows = [{"question": f"{i}?"} for i in range(3)]
+    with running() as server, sglc.RuntimeEndpoint(server.url) as endpoint:
+        call, asked = endpoint.http.call, 0
+
+        def full(method: str, path: str, body: Any = None) -> Any:
+            nonlocal asked
+            if path == "/v1/programs" and (asked := asked + 1) <= 2:
+                error = ApiError("SGLC509", "full")
+                error.status = 429
+                raise error
+            return call(method, path, body)
+
+        monkeypatch.setattr(endpoint.http, "call", full)
+        monkeypatch.setattr(endpoint._closed, "wait", lambda seconds: False)
+        states = program.run_batch(rows, backend=endpoint, **SAMPLED)
+        assert asked == 3 and all(s.error() is None for s in states)
+        asked, endpoint.http.timeout = 0, -1.0
+        states = program.run_batch(rows, backend=endpoint, **SAMPLED)
+        assert asked == 1 and {s.error().status for s in states} == {429}
+
+
+def test_closing_an_endpoint_ends_what_waits() -> None:
+    with running(limits={"sequences": 2}) as server:
+        endpoint = sglc.RuntimeEndpoint(server.url, max_concurrent=1)
+        release = threading.Event()
+        endpoint._pool.submit(release.wait, 10)
+        futures = endpoint.start_program([{}, {}])
+        assert futures is not None
+        endpoint.close()
+        release.set()
+        assert all(f.cancelled() for f in futures)
+
+
+def test_requests_one_by_one_through_a_runtime(runtime: Any) -> None:
+    """SGLang's `Runtime.add_request`."""
+    async def main(**params: Any) -> list[str]:
+        return [piece async for piece in runtime.add_request("Once", params)]
+
+    pieces = asyncio.run(main(max_new_tokens=400, temperature=0, ignore_eos=True))
+    want = runtime.generate("Once", sampling={"max_new_tokens": 400, "temperature": 0,
+                                              "ignore_eos": True})
+    assert len(pieces) > 1 and "".join(pieces) == want.text
+    with pytest.raises(ApiError, match="broke"):
+        asyncio.run(main(top_p=3))
 
 
 def test_runtime_takes_sglangs_keywords() -> None:
@@ -219,6 +294,7 @@ def test_runtime_takes_sglangs_keywords() -> None:
         assert runtime.get_tokenizer() is runtime.backend.tokenizer
         assert runtime.endpoint.get_model_name() == "hash"
         assert sglc.get_server_info(runtime.endpoint)["stats"]["kv_total"] > 0
+        assert sglc.get_server_args is sglc.get_server_info
         runtime.endpoint.flush_cache()
         with pytest.raises(ApiError) as found:
             sglc.RuntimeEndpoint(runtime.url)

@@ -23,11 +23,14 @@ from sglc.serve.engines import open_backend
 from sglc.serve.opening import open_service
 from sglc.serve.options import parsed
 from sglc.serve.run import BackgroundServer
+from tests.runtime.vision_models import as_own_layout, draw, save_llava, save_tokenizer
 from tests.serve.random_llama import save_llama
 from tests.serve.servers import send
-from tests.test_examples import READMES, example
+from tests.test_examples import READMES, Example, example, load
 
 openai = pytest.importorskip("openai")
+pytest.importorskip("PIL")
+pytest.importorskip("transformers")
 
 LAUNCH = "python -m sglang.launch_server --model-path meta-llama/Llama-2-7b-chat-hf --port 30000"
 COMMANDS = {
@@ -62,6 +65,7 @@ CURL = r"""curl http://localhost:30000/generate \
 CHAT: list[Any] = [{"role": "system", "content": "You are a helpful AI assistant"},
                    {"role": "user", "content": "List 3 countries and their capitals."}]
 
+IMAGE_QA = Example("image_qa", [{"image_file": "cat.png", "question": "What is shown here?"}])
 Launch = Callable[[str], AbstractContextManager[str]]
 
 
@@ -69,15 +73,16 @@ Launch = Callable[[str], AbstractContextManager[str]]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the commands are run: the models, and the template file."""
     path = tmp_path_factory.mktemp("readme")
-    for name in ("meta-llama/Llama-2-7b-chat-hf", "liuhaotian/llava-v1.5-7b"):
-        (path / name).mkdir(parents=True)
-        save_llama(path / name)
-    tokenizer = path / "llava-hf" / "llava-1.5-7b-hf"
-    tokenizer.mkdir(parents=True)
-    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
-        shutil.copy(path / "liuhaotian" / "llava-v1.5-7b" / name, tokenizer)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (path / "liuhaotian" / "llava-v1.5-7b" / name).unlink()
+    llama, llava = path / "meta-llama" / "Llama-2-7b-chat-hf", path / "liuhaotian/llava-v1.5-7b"
+    llama.mkdir(parents=True)
+    save_llama(llama)
+    # LLaVA's own layout, which has no tokenizer: that of llava-hf is taken.
+    save_llava(path / "random")
+    llava.parent.mkdir()
+    as_own_layout(path / "random", llava, max_position_embeddings=4096)
+    (path / "llava-hf").mkdir()
+    save_tokenizer(path / "llava-hf" / "llava-1.5-7b-hf")
+    draw(33, 40).save(path / "cat.png")
     (path / "my_model_template.json").write_text(MY_MODEL)
     return path
 
@@ -168,7 +173,8 @@ def check_programs(url: str, local: LocalBackend, names: Any) -> None:
     """The README's programs through an endpoint."""
     with sglc.RuntimeEndpoint(url) as endpoint:
         for name in names:
-            case, program = example(name)
+            case, program = (IMAGE_QA, load(name).image_qa) if name == "image_qa" else (
+                example(name))
             options = {"temperature": 0, "max_new_tokens": 24}
             there = program.run_batch(case.rows, backend=endpoint, **options)
             for a, b in zip(program.run_batch(case.rows, backend=local, **options), there,
@@ -197,6 +203,12 @@ def test_programs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         check_programs(url, local, READMES)
 
 
+def test_the_program_with_an_image(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    with here(COMMANDS["llava"]) as url, engine("llava") as local:
+        check_programs(url, local, ["image_qa"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_in_its_own_process(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -207,7 +219,7 @@ def test_a_command_in_its_own_process(name: str, folder: Path, monkeypatch: pyte
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with process(COMMANDS[name]) as url, engine(name) as local:
         check_clients(url, local)
-        check_programs(url, local, READMES)
+        check_programs(url, local, [*READMES, *(["image_qa"] if name == "llava" else [])])
         info = send(url + "/get_server_info")[1]
         assert info["settings"]["tp"] == (2 if name == "tp" else 1)
 

@@ -16,7 +16,8 @@ import pytest
 
 import sglc
 from sglc import cli
-from sglc.errors import LanguageError
+from sglc.errors import LanguageError, SglcError
+from sglc.serve import batch_rows, batch_runs
 from sglc.serve.batch_rows import read_objects, requests
 from tests.serve.servers import Running
 
@@ -195,7 +196,8 @@ def killed_batch(folder: Path, kills: int, seed: int, program: bool) -> int:
     argv = ["run-batch", "--no-progress", "-o", str(out), "--model", "hash"]
     if program:
         (folder / "prog.py").write_text(PROGRAM)
-        source = write(folder / "in.jsonl", [{"question": f"number {n}"} for n in range(500)])
+        source = write(folder / "in.jsonl", [
+            {"question": f"number {n}", "size": 20 + n % 97} for n in range(500)])
         argv += ["-i", str(source), "--program", f"{folder / 'prog.py'}:answer", "--mode", "eager"]
     else:
         source = write(folder / "in.jsonl", [chat(n) for n in range(500)])
@@ -211,6 +213,33 @@ def killed_batch(folder: Path, kills: int, seed: int, program: bool) -> int:
 
 def test_a_driver_that_is_killed_twice(tmp_path: Path) -> None:
     assert killed_batch(tmp_path, 2, 1, program=False) >= 1
+
+
+class Busy:
+    """A server whose queue is full for some requests."""
+
+    url = "http://busy"
+
+    def __init__(self, full: int) -> None:
+        self.full = full
+
+    def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        self.full -= 1
+        return (429, {"error": {"message": "full"}}) if self.full >= 0 else (200, {"id": "x"})
+
+
+def test_a_full_queue_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_runs, "_PAUSE", 0.001)
+    rows = [batch_rows.RequestRow(str(n), "/generate", {}) for n in range(6)]
+    noted: list[int] = []
+    http: Any = Busy(20)
+    batch_runs.run_requests(http, rows, range(6), 2, lambda n, good, value: noted.append(n))
+    assert sorted(noted) == list(range(6))
+    monkeypatch.setattr(batch_runs, "_PATIENCE", 0.01)
+    http = Busy(10_000)
+    with pytest.raises(SglcError, match="429"):
+        batch_runs.run_requests(http, rows, range(6), 2, lambda *given: noted.append(9))
+    assert 9 not in noted
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -92,7 +93,7 @@ class _SGLang(BaseHTTPRequestHandler):
         self.seen.append(self.path)
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         known = {"text", "input_ids", "sampling_params", "return_logprob", "logprob_start_len",
-                 "top_logprobs_num", "return_text_in_logprobs", "stream"}
+                 "top_logprobs_num", "return_text_in_logprobs", "stream", "image_data"}
         sampling = {*_NEW, "skip_special_tokens", "sampling_seed", "repetition_penalty", "ebnf",
                     "no_stop_trim"}
         if self.path != "/generate":
@@ -113,20 +114,26 @@ class _SGLang(BaseHTTPRequestHandler):
         """Nothing is written."""
 
 
+@contextmanager
+def in_front_of(url: str, template: str) -> Iterator[tuple[Any, list[str]]]:
+    """(an endpoint of an SGLang server with the model of the server at `url`, the requests)."""
+    seen: list[str] = []
+    handler = type("Handler", (_SGLang,), {"behind": url, "seen": seen})
+    http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    endpoint = sglc.RuntimeEndpoint(f"http://127.0.0.1:{http.server_port}",
+                                    chat_template_name=template)
+    yield endpoint, seen
+    endpoint.close()
+    http.shutdown()
+    http.server_close()
+
+
 @pytest.fixture(scope="module")
 def sglang() -> Iterator[tuple[Any, Any, list[str]]]:
     """(a backend in this process, an endpoint of an SGLang server with its model, the requests)."""
-    with running() as server:
-        seen: list[str] = []
-        handler = type("Handler", (_SGLang,), {"behind": server.url, "seen": seen})
-        http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        endpoint = sglc.RuntimeEndpoint(f"http://127.0.0.1:{http.server_port}",
-                                        chat_template_name="chatml")
+    with running() as server, in_front_of(server.url, "chatml") as (endpoint, seen):
         yield server.backend, endpoint, seen
-        endpoint.close()
-        http.shutdown()
-        http.server_close()
 
 
 @pytest.mark.parametrize("name", READMES)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -32,6 +33,15 @@ def reporting() -> Iterator[tuple[Running, Any, Any]]:
         yield server, spans, numbers
 
 
+def eventually(what: Callable[[], Any], size: int) -> Any:
+    """What is there once it has `size` parts: a client may have its answer a moment before the
+    report is made."""
+    end = time.monotonic() + 10
+    while len(found := what()) < size and time.monotonic() < end:
+        time.sleep(0.01)
+    return found
+
+
 def test_a_span_for_each_model_request(reporting: Any) -> None:
     server, spans, _ = reporting
     secret = "the-secret-of-the-prompt"
@@ -43,7 +53,7 @@ def test_a_span_for_each_model_request(reporting: Any) -> None:
         {"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
     server.post("/generate", {"text": secret, "stream": True})
     server.post("/v1/completions", {"prompt": secret, "temperature": 9})
-    chat, native, failed = spans.get_finished_spans()
+    chat, native, failed = eventually(spans.get_finished_spans, 3)
     seen = dict(chat.attributes)
     assert chat.name == "chat hash" and chat.kind.name == "SERVER"
     assert f"{chat.context.trace_id:032x}" == trace
@@ -70,8 +80,14 @@ def test_metrics(reporting: Any) -> None:
     server, _, numbers = reporting
     server.post("/generate", {"text": "x", "stream": True, "sampling_params": {
         "max_new_tokens": 8, "ignore_eos": True}})
-    found = {m["name"]: m for r in json.loads(numbers.get_metrics_data().to_json())[
-        "resource_metrics"] for s in r["scope_metrics"] for m in s["metrics"]}
+
+    def reported() -> dict[str, Any]:
+        data = numbers.get_metrics_data()
+        return {} if data is None else {
+            m["name"]: m for r in json.loads(data.to_json())["resource_metrics"]
+            for s in r["scope_metrics"] for m in s["metrics"]}
+
+    found = eventually(reported, 3)
     assert set(found) == {"gen_ai.server.request.duration", "gen_ai.server.time_to_first_token",
                           "gen_ai.server.time_per_output_token"}
     for metric in found.values():

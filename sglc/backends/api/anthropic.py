@@ -12,6 +12,7 @@ from sglc.backends.api.target import ApiBackend
 from sglc.backends.api.turns import Begun, turns
 from sglc.config import RunOptions
 from sglc.errors import ApiError, LanguageError
+from sglc.tokens.text_prompt import Conversation
 
 _NAME = "Anthropic"
 _OPTIONS = frozenset(("top_p", "top_k", "json_schema", "no_stop_trim"))
@@ -133,7 +134,8 @@ class _Messages:
                      used.get("input_tokens", 0) + read + written, read,
                      used.get("output_tokens", 0))
 
-    async def choose(self, text: str, choices: tuple[str, ...], method: str) -> Choice:
+    async def choose(self, conversation: Conversation, choices: tuple[str, ...],
+                     method: str) -> Choice:
         raise AssertionError("a messages API is not asked to choose")
 
     def problem(self, error: Exception) -> ApiError:

@@ -72,7 +72,8 @@ class Api(Protocol):
         """Ask; with `on_text`, as a stream (of one sample)."""
         ...
 
-    async def choose(self, text: str, choices: tuple[str, ...], method: str) -> Choice:
+    async def choose(self, conversation: Conversation, choices: tuple[str, ...],
+                     method: str) -> Choice:
         """A select; CapabilityError SGLC012 where the API has no means for it."""
         ...
 

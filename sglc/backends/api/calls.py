@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from sglc.backends.api.asking import Answer, Api, Ask, Reply, api_error
 from sglc.backends.api.speculation import RanAhead, find_stop, manner, may_run_ahead
@@ -19,7 +19,8 @@ from sglc.config import RunOptions
 from sglc.errors import CapabilityError, EngineError, LanguageError, SglcError
 from sglc.runtime.calls import Call, Outcome
 from sglc.runtime.typed import Reader, TypedText
-from sglc.tokens.text_prompt import Conversation, TextPrompt, no_images
+from sglc.runtime.vision.opening import file_of
+from sglc.tokens.text_prompt import Conversation, FileOfImage, TextPrompt, no_images
 
 TRIES = 3  # of a message that is not of the form the program says (SGLang's number)
 
@@ -69,9 +70,12 @@ class ApiCalls:
     def empty_prompt(self, tokenizer: Any) -> TextPrompt:
         return TextPrompt()
 
-    def place_image(self, tokenizer: Any, source: Any) -> NoReturn:
-        """CapabilityError SGLC012."""
-        raise no_images()
+    def place_image(self, tokenizer: Any, source: Any) -> FileOfImage:
+        """The image's file.  ImageError SGLC510 if it cannot be read, CapabilityError SGLC012
+        if the API takes none."""
+        if not self.api.can.images:
+            raise no_images()
+        return FileOfImage(file_of(source))
 
     def constraint_for(self, options: RunOptions, tokenizer: Any) -> None:
         """None; CapabilityError SGLC012 for options that the API does not have."""
@@ -117,13 +121,20 @@ class ApiCalls:
             self.stats.merged_gens += 1
             return _outcome(Reply([Answer(cut.text, cut.finish, cut.matched)]), options, reader,
                             cut.rest)
-        conversation = prompt.content()
+        conversation = self._content(prompt)
         if may_run_ahead(options):
             found = await self._run_ahead(conversation, options, reader)
             if found is not None:
                 return found
         self.api.can.check_place(conversation, False)
         return _outcome(await self._plain(conversation, options, on_text), options, reader)
+
+    def _content(self, prompt: TextPrompt) -> Conversation:
+        """What is sent; CapabilityError SGLC012 for images that the API does not take."""
+        conversation = prompt.content()
+        if conversation.images and not self.api.can.images:
+            raise no_images()
+        return conversation
 
     async def _plain(self, conversation: Conversation, options: RunOptions,
                      on_text: Callable[[str], None] | None) -> Reply:
@@ -221,7 +232,7 @@ class ApiCalls:
                        "ask for one of the choices with gen(), and compare its text"))
         async with self._slots:
             try:
-                choice = await self.api.choose(prompt.content().text, choices, method)
+                choice = await self.api.choose(self._content(prompt), choices, method)
             except SglcError:
                 raise
             except Exception as error:

@@ -29,8 +29,8 @@ class Capabilities:
     name: in messages.  options: names of `RunOptions` that it takes.  max_stops: how many stop
     strings it takes; blank_stops: whether they may be blank (others are cut off here).  messages:
     it takes chat messages (else text).  text_as_user: text outside of messages is sent as one
-    user message.  continues: it goes on with an assistant message that is begun.  max_temperature:
-    the largest it takes.
+    user message.  continues: it goes on with an assistant message that is begun.  images: it takes
+    images.  max_temperature: the largest it takes.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Capabilities:
     messages: bool = True
     text_as_user: bool = False
     continues: bool = False
+    images: bool = False
     max_temperature: float = 2.0
 
     def check(self, options: RunOptions) -> None:

@@ -13,6 +13,7 @@ from sglc.backends.api.target import ApiBackend
 from sglc.backends.api.turns import turns
 from sglc.config import RunOptions
 from sglc.errors import ApiError, LanguageError
+from sglc.tokens.text_prompt import Conversation
 
 _NAME = "Gemini"
 _OPTIONS = frozenset(("top_p", "top_k", "frequency_penalty", "presence_penalty", "seed",
@@ -117,7 +118,8 @@ class _Content:
                     for role, text in said.messages]
         return {"model": self.model, "contents": contents, "config": config}
 
-    async def choose(self, text: str, choices: tuple[str, ...], method: str) -> Choice:
+    async def choose(self, conversation: Conversation, choices: tuple[str, ...],
+                     method: str) -> Choice:
         raise AssertionError("a messages API is not asked to choose")
 
     def problem(self, error: Exception) -> ApiError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from sglc.backends.api.sdk import closing, import_sdk, problem
 from sglc.backends.api.target import ApiBackend
 from sglc.config import RunOptions
 from sglc.errors import ApiError, LanguageError
+from sglc.tokens.text_prompt import Conversation, Shown
 
 COMPLETION_MODELS = ("gpt-3.5-turbo-instruct", "babbage-002", "davinci-002")
 
@@ -88,7 +90,8 @@ class OpenAI(ApiBackend):
             api.select_by = select_by or ("logit_bias" if own else "echo")
             api.tokenizer = tokenizer
         else:
-            can = Capabilities("OpenAI chat", shared | {"json_schema"}, continues=bool(continues))
+            can = Capabilities("OpenAI chat", shared | {"json_schema"}, continues=bool(continues),
+                               images=True)
             api = _Chat(self.client, model_name, can, extra)
             api.token_texts = token_texts
             # Newer models refuse the old name, and other servers do not know the new one.
@@ -217,13 +220,15 @@ class _Completion(_OpenAIApi):
 
     piece = answer
 
-    async def choose(self, text: str, choices: tuple[str, ...], method: str) -> Choice:
+    async def choose(self, conversation: Conversation, choices: tuple[str, ...],
+                     method: str) -> Choice:
         if self.select_by == "echo":
-            return await choosing.by_echo(self.client, self.model, self.can.name, text, choices,
+            return await choosing.by_echo(self.client, self.model, self.can.name,
+                                          conversation.text, choices,
                                           method)
         encode = self.tokenizer or choosing.tiktoken_encoder(self.model)
-        return await choosing.by_logit_bias(self.client, self.model, self.can.name, text, choices,
-                                            method, encode)
+        return await choosing.by_logit_bias(self.client, self.model, self.can.name,
+                                            conversation.text, choices, method, encode)
 
 
 class _Chat(_OpenAIApi):
@@ -241,7 +246,12 @@ class _Chat(_OpenAIApi):
         if options.json_schema is not None:
             arguments["response_format"] = {"type": "json_schema", "json_schema": {
                 "name": "value", "strict": True, "schema": _schema(options.json_schema)}}
-        messages = [{"role": role, "content": text} for role, text in ask.conversation.messages]
+        said = ask.conversation
+        messages: list[dict[str, Any]] = [
+            {"role": role, "content": text} for role, text in said.messages]
+        for message, parts in zip(messages, said.parts, strict=False):
+            if any(isinstance(part, Shown) for part in parts):
+                message["content"] = [_part(part) for part in parts]
         if messages and not messages[-1]["content"]:
             messages.pop()
         elif self.continue_with:
@@ -267,10 +277,22 @@ class _Chat(_OpenAIApi):
                        for step in found.content]
         return out
 
-    async def choose(self, text: str, choices: tuple[str, ...], method: str) -> Choice:
+    async def choose(self, conversation: Conversation, choices: tuple[str, ...],
+                     method: str) -> Choice:
         raise AssertionError("a chat API is not asked to choose")
 
 
+def _part(part: str | Shown) -> dict[str, Any]:
+    """A part of a message as OpenAI has it."""
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    data = part.image.file
+    kind = next((k for start, k in _KINDS.items() if data.startswith(start)), "png")
+    return {"type": "image_url", "image_url": {
+        "url": f"data:image/{kind};base64,{base64.b64encode(data).decode()}"}}
+
+
+_KINDS = {b"\x89PNG": "png", b"\xff\xd8": "jpeg", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp"}
 _LOOK = ("look at the server's log", "run again")
 
 

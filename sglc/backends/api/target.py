@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,20 +13,22 @@ from sglc.backends.local import INERT, InertBackend
 from sglc.backends.templates import registry
 from sglc.errors import LanguageError
 from sglc.tokens.templates import ChatTemplate, PlainTemplate, Template
-from sglc.tokens.text_prompt import MessageTemplate
+from sglc.tokens.text_prompt import ControlName, MessageTemplate
 
 
-class _NoTokens:
-    """What a plain template is bound to where there are no control tokens."""
+class _Names:
+    """What a plain template is bound to where control tokens are sent by their names."""
 
-    special: dict[str, int] = {}  # noqa: RUF012
+    def __init__(self, names: Iterable[str]) -> None:
+        self.special = {name: ControlName(name) for name in names}
 
 
 class ApiBackend:
     """Runs programs on a remote API.  Also a context manager.
 
     Prompts are texts or chat messages here: there is no tokenizer.  Subclasses pass the API, how
-    many calls may be under way at once, and the chat template of text completion.
+    many calls may be under way at once, the chat template of text completion, and the names in it
+    that are control tokens.
     """
 
     tokenizer = None
@@ -34,14 +36,15 @@ class ApiBackend:
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         return InertBackend() if INERT.get() else super().__new__(cls)
 
-    def __init__(self, api: Api, *, max_concurrent: int = 64, chat_template: Any = None) -> None:
+    def __init__(self, api: Api, *, max_concurrent: int = 64, chat_template: Any = None,
+                 control_names: Iterable[str] = ()) -> None:
         if type(max_concurrent) is not int or max_concurrent < 1:
             raise LanguageError("SGLC004", "max_concurrent must be an integer of at least 1, not "
                                 f"{max_concurrent!r}")
         self._api = api
         self._worker = Worker(f"sglc {api.can.name}")
         self.template: Template = (MessageTemplate() if api.can.messages  # type: ignore[assignment]
-                                   else _plain(chat_template))
+                                   else _plain(chat_template, control_names))
         self.calls = ApiCalls(api, self._worker, max_concurrent)
 
     # -- for the interpreter and the executor ---------------------------------------------
@@ -77,7 +80,7 @@ class ApiBackend:
         self.close()
 
 
-def _plain(which: str | ChatTemplate | None) -> PlainTemplate:
+def _plain(which: str | ChatTemplate | None, names: Iterable[str]) -> PlainTemplate:
     """The template of chat roles as text."""
     template = which if isinstance(which, ChatTemplate) else registry.get(which or "default")
-    return PlainTemplate(template, _NoTokens())  # type: ignore[arg-type]
+    return PlainTemplate(template, _Names(names))  # type: ignore[arg-type]

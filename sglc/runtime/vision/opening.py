@@ -42,6 +42,18 @@ def source_of(source: Any) -> tuple[str, bytes | Image]:
           "give a path, the bytes of a file, a data: URL or a PIL image")
 
 
+def file_of(source: Any) -> bytes:
+    """The bytes of the file that an image is: a path's, the given ones, a data: URL's, or a PIL
+    image's as PNG.  Raises ImageError SGLC510."""
+    _, found = source_of(source)
+    if isinstance(found, bytes):
+        return found
+    rgb = found.convert("RGB")  # without what else a file would say of it, such as a rotation
+    out = io.BytesIO()
+    _pillow().frombytes("RGB", rgb.size, rgb.tobytes()).save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
 def pixels(name: str, found: bytes | Image) -> Image:
     """The image in RGB, upright, as its first frame; sides of 8192 at most.
 

@@ -1,8 +1,9 @@
 """Which ids stand for which images, for one model; from any thread.
 
 Two images have one key only if all their pixels are equal: a key begins as a part of a hash, and
-where two images would have the same, the second takes the next one.  For this, hashes are kept
-(about 150 bytes an image ever seen); tiles only of images that are in use, or were lately.
+where two images would have the same, the second takes the next one.  For this, hashes are kept,
+of so many images that the KV of one that is forgotten is long gone; tiles only of images that are
+in use, or were lately.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sglc.runtime.vision.tiles import most_positions, tiles_of
 from sglc.tokens.images import MOST_POSITIONS, PlacedImage, after, key_of
 
 _KEPT_BYTES = 128 << 20  # of tiles
+_KEPT_HASHES = 1 << 17  # about 150 bytes each; no KV pool holds as many images
 
 
 class Places:
@@ -33,7 +35,7 @@ class Places:
         self.most = most_positions(shape)
         self.prepared = 0
         self._lock = threading.Lock()
-        self._digests: dict[int, bytes] = {}  # by key
+        self._digests: OrderedDict[int, bytes] = OrderedDict()  # by key; the last used one last
         self._live: WeakValueDictionary[int, PlacedImage] = WeakValueDictionary()
         # By the hash of a file's bytes, or of pixels; the last used one last.
         self._recent: OrderedDict[bytes, PlacedImage] = OrderedDict()
@@ -88,6 +90,15 @@ class Places:
             if placed is None:
                 placed = PlacedImage(key, len(tiles.rows), digest, tiles)
                 self._live[key] = placed
+            self._digests.move_to_end(key)
+            for _ in range(8):  # those in use stay; more than a few at a time are looked at later
+                if len(self._digests) <= _KEPT_HASHES:
+                    break
+                oldest = next(iter(self._digests))
+                if oldest in self._live:
+                    self._digests.move_to_end(oldest)
+                else:
+                    del self._digests[oldest]
             return placed
 
     def _keep(self, known_by: bytes, placed: PlacedImage) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import random
 import socket
@@ -230,7 +229,13 @@ _OTHERS = ("file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://127.0.0.1/x", "h
 
 
 def urls() -> Row:
-    """Row 18: no URL in a request makes the server connect anywhere."""
+    """Row 18: no URL in a request makes the server connect to what is not public, whether it
+    fetches images or not."""
+    import tempfile
+    from dataclasses import replace
+
+    from tests.serve.vision_server import save, seeing
+
     arrived = 0
     canary = socket.create_server(("127.0.0.1", 0))
     port = canary.getsockname()[1]
@@ -246,42 +251,62 @@ def urls() -> Row:
 
     threading.Thread(target=listen, daemon=True).start()
     tried = [f"http://{h}:{port}/x.png" for h in _HOSTS] + list(_OTHERS)
-    with running() as server:
-        statuses = [server.post("/v1/chat/completions", {"messages": [{
-            "role": "user", "content": [{"type": "image_url", "image_url": {"url": u}}]}]})[0]
-            for u in tried]
-        statuses += [server.post("/generate", {"text": "x", "image_data": u})[0] for u in tried]
-        time.sleep(0.2)
-        alive = server.get("/health")[0] == 200
+    statuses: list[int] = []
+    alive = True
+    with tempfile.TemporaryDirectory() as folder:
+        root = save(Path(folder))
+        for fetch in (False, True):
+            with seeing(root, fetch_images=fetch) as server:
+                pictures = server.service.pictures
+                pictures.limits = replace(pictures.limits, fetch_ports=frozenset((80, port)))
+                for u in tried:
+                    statuses += [server.post(path, body)[0] for path, body in _with_image(u)]
+                time.sleep(0.2)
+                alive = alive and server.get("/health")[0] == 200
     canary.close()
     blocked = sum(400 <= s < 500 for s in statuses)
-    return Row(18, "URLs", f"{len(tried)} addresses, in chats and in /generate",
-               f"{blocked}/{len(statuses)} refused, {arrived} connections at the canary",
+    return Row(18, "URLs", f"{len(tried)} addresses, in chats and in /generate, fetching off and "
+               "on", f"{blocked}/{len(statuses)} refused, {arrived} connections at the canary",
                "all of >= 25, 0", blocked == len(statuses) >= 25 and not arrived and alive)
 
 
+def _with_image(url: str) -> list[tuple[str, Any]]:
+    """Requests with an image: (path, body)."""
+    return [("/v1/chat/completions", {"max_tokens": 1, "messages": [{"role": "user", "content": [
+                {"type": "image_url", "image_url": {"url": url}}]}]}),
+            ("/generate", {"text": "<image>", "image_data": url,
+                           "sampling_params": {"max_new_tokens": 1}})]
+
+
 def pictures() -> Row:
-    """Row 19: bad pictures in requests."""
-    png = b"\x89PNG\r\n\x1a\n"
+    """Row 19: bad pictures in requests to a model with vision."""
+    import tempfile
+
+    from tests.runtime.vision_models import draw, encoded
+    from tests.serve.vision_server import data_url, save, seeing
+
+    good = encoded(draw(64, 64))
+    png = good[:8]
     huge = png + b"\x00\x00\x00\rIHDR" + (50_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
-    given = {"empty": b"", "one pixel": png, "50,000 x 50,000": huge, "truncated": huge[:20],
+    given = {"empty": b"", "no more than a signature": png, "50,000 x 50,000": huge,
+             "truncated": good[:-40], "no pixels": good[:40],
              "GIF": b"GIF89a\x01\x00\x01\x00" + b"\x21\xf9\x04\0\0\0\0\0" * 10_000,
              "SVG": b"<svg xmlns='http://www.w3.org/2000/svg' onload='x()'/>",
-             "polyglot": b"%PDF-1.4" + png, "EXIF": b"\xff\xd8\xff\xe1" + b"Exif" * 100_000}
-    statuses, slowest = [], 0.0
-    with running() as server:
+             "polyglot": b"%PDF-1.4" + good, "EXIF": b"\xff\xd8\xff\xe1" + b"Exif" * 100_000,
+             "5,000 x 5,000": encoded(draw(5000, 5000))}
+    statuses, fine, slowest = [], [], 0.0
+    with tempfile.TemporaryDirectory() as folder, seeing(save(Path(folder))) as server:
+        fine += [server.post(p, b)[0] for p, b in _with_image(data_url(good))]
         start = memory()
         for data in given.values():
-            url = "data:image/png;base64," + base64.b64encode(data).decode()
-            for path, body in (
-                    ("/v1/chat/completions", {"messages": [{"role": "user", "content": [
-                        {"type": "image_url", "image_url": {"url": url}}]}]}),
-                    ("/generate", {"text": "x", "image_data": url})):
+            for path, body in _with_image(data_url(data)):
                 began = time.monotonic()
                 statuses.append(server.post(path, body)[0])
                 slowest = max(slowest, time.monotonic() - began)
         grown = (memory() - start) / (1 << 20)
+        fine += [server.post(p, b)[0] for p, b in _with_image(data_url(encoded(draw(1, 1))))]
     bad = sum(not 400 <= s < 500 for s in statuses)
     return Row(19, "pictures", f"{len(given)} bad pictures, two routes",
-               f"{bad} not refused, slowest {slowest:.2f} s, {grown:+.0f} MB",
-               "0, <= 1 s, <= 200 MB", not bad and slowest <= 1 and grown <= 200)
+               f"{bad} not refused, slowest {slowest:.2f} s, {grown:+.0f} MB; good ones "
+               f"{fine}", "0, <= 1 s, <= 200 MB, 200", not bad and slowest <= 1 and grown <= 200
+               and fine == [200] * 4)

@@ -1,0 +1,49 @@
+"""What a row of a posted program came to, as JSON data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sglc.backends.wire import NotPlain, encode
+from sglc.errors import SglcError
+from sglc.runtime.executor import Failed, Instance
+from sglc.serve.problems import Problem
+
+
+def row_answer(instance: Instance) -> dict[str, Any]:
+    """One row's variables, text, messages and error as JSON data."""
+    error = instance.failure()
+    out: dict[str, Any] = {"row": instance.row, "error": None}
+    try:
+        out["variables"] = [[encode(name), encode(instance.values[name])]
+                            for name in instance.job.names if name in instance.values
+                            and not _failed(instance.values[name])]
+        metas = {name: instance.meta(name) for name in instance.metas}
+        out["metas"] = [[encode(name), encode(meta)] for name, meta in metas.items()
+                        if meta is not None and not _failed(meta)]
+        out["messages"] = [dict(m) for _, m in sorted(instance.messages, key=lambda x: x[0])]
+        result = instance.result
+        if error is None and result is not None:
+            out["text"] = result[0].text()
+            out["token_ids"] = result[0].token_ids().tolist()
+            out["returned"] = encode(result[1]) if len(result) > 1 else None
+    except NotPlain as why:
+        error = Problem(400, f"a result is not plain data: {why}", code="unsupported")
+    if error is not None:
+        out["error"] = _error(error)
+    return out
+
+
+def _failed(value: Any) -> bool:
+    return isinstance(value, Failed)
+
+
+def _error(error: BaseException) -> Mapping[str, Any]:
+    """An error of a row: one of sglc's by its code, one of Python's by its class."""
+    if isinstance(error, SglcError):
+        return {"type": type(error).__name__, "code": error.diagnostic.code,
+                "message": error.diagnostic.what}
+    if isinstance(error, Problem):
+        return {"type": "EngineError", "code": "SGLC503", "message": error.message}
+    return {"type": type(error).__name__, "code": None, "message": str(error)[:2000]}
