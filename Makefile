@@ -14,6 +14,7 @@ help: ## what there is to make
 setup: $(READY) ## the virtual environment with sglc and its tools in it
 
 $(READY): pyproject.toml
+	@echo "setting up $(VENV), once: a minute or two, and some GB of disk"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@

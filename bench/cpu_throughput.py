@@ -24,6 +24,7 @@ import torch
 
 import sglc as sgl
 from bench.cpu_kernels import transformers_model
+from sglc.progress import Progress
 
 Run = Callable[[list[list[int]], int], None]
 GOALS = {"float32": (23, 200, 340, 440), "bfloat16": (45, None, None, None)}  # design, section 12
@@ -106,6 +107,7 @@ def main() -> None:
     jobs = [("decode, batch 1", 1, 32, options.new), ("decode, batch 16", 16, 32, options.new),
             ("decode, batch 64", 64, 32, options.new), ("prefill 512", 1, 512, 1)]
     print(f"{options.dtype}, tokens/s: best of {options.repeat}; goal; peers and our ratio to them")
+    bar = Progress(len(jobs) * (options.repeat + 1) * len(sides), unit="run", leave=False)
     for (what, rows, prompt, new), goal in zip(jobs, GOALS[options.dtype], strict=True):
         best = dict.fromkeys(sides, float("inf"))
         for turn in range(options.repeat + 1):
@@ -115,12 +117,14 @@ def main() -> None:
                 run(ids, new)
                 if turn:  # the first is a warm-up
                     best[name] = min(best[name], time.perf_counter() - start)
+                bar.step()
         count = prompt if new == 1 else rows * new
         line = f"{what:<17} sglc {count / best['sglc']:7.1f}  goal {goal or '-'}"
         for name, seconds in best.items():
             if name != "sglc":
                 line += f"   {name} {count / seconds:7.1f} ({seconds / best['sglc']:.2f}x)"
-        print(line, flush=True)
+        bar.say(line)
+    bar.close()
     engine.close()
 
 

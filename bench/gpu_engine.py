@@ -26,6 +26,7 @@ import torch
 import sglc
 from bench.step_timeline import chrome, report_steps
 from bench.workloads import BATCHES, Batch
+from sglc.progress import Progress
 
 
 def once(engine: Any, work: Batch, prompts: list[list[int]], new: int) -> tuple[float, Any]:
@@ -99,9 +100,11 @@ def main() -> None:
         new = max(2, work.new // args.scale)
         launcher = engine.core._loop._launcher
         taken = []
+        bar = Progress(args.turns + 1, unit="run", what=name, leave=False)
         began = time.perf_counter()
         once(engine, work, prompts, min(new, 8) if work.regex is None else new)
         first = time.perf_counter() - began
+        bar.step()
         time.sleep(args.pause)
         for _ in range(args.turns):
             before = engine.stats()
@@ -110,6 +113,8 @@ def main() -> None:
             seconds, out = once(engine, work, prompts, new)
             ended = time.perf_counter()
             taken.append(seconds)
+            bar.step()
+        bar.close()
         if taken:
             after = engine.stats()
             passes = after.forward_passes - before.forward_passes

@@ -26,6 +26,7 @@ from typing import Any
 
 import sglc
 from bench.workloads import JOBS, Job, chosen, make_program, rows_of
+from sglc.progress import Progress
 
 FORMS = ("compiled", "passes", "eager")
 WITHOUT = "eliminate-dead,merge-duplicates"
@@ -174,8 +175,13 @@ def run(engine: Any, args: argparse.Namespace, calling: cProfile.Profile | None)
             for form in args.mode:
                 program, mode = programs[form]
                 label = form if policy == "planned" else f"{form}, {policy}"
-                warm = once(engine, program, rows, mode, threads)
-                turns = [once(engine, program, rows, mode, threads) for _ in range(args.turns)]
+                with Progress(args.turns + 1, unit="run", what=name, leave=False) as bar:
+                    warm = once(engine, program, rows, mode, threads)
+                    bar.step()
+                    turns = []
+                    for _ in range(args.turns):
+                        turns.append(once(engine, program, rows, mode, threads))
+                        bar.step()
                 last = turns[-1]
                 print(f"{line(name, label, job, turns)}   [warm-up {warm.seconds:.1f} s, "
                       f"{last.characters} characters]", flush=True)

@@ -31,6 +31,7 @@ from sglc.grammar.fsm import FsmConstraint
 from sglc.grammar.llguidance_backend import _TokenSource
 from sglc.grammar.tables import token_tables
 from sglc.grammar.token_index import Recent, TokenIndex
+from sglc.progress import Progress
 from sglc.tokens.tokenizer import Tokenizer
 
 CHARACTER = (
@@ -408,25 +409,28 @@ def main() -> None:
           "masks and advance in us")
     print(f"  {'':14s} {'compile':>10s} {'disk':>8s} {'size':>8s} {'cold p50':>9s} "
           f"{'cold p99':>9s} {'warm p50':>9s} {'warm p99':>9s} {'advance':>8s} forced")
+    bar = Progress(len(cases) * len(engines), unit="run", leave=False)
     for case in cases:
-        print(case.name)
+        bar.say(case.name)
         for engine in engines:
             gc.collect()
             gc.disable()
             try:
-                print(shown(engine.name, measure(engine, case, given.repeat)), flush=True)
+                bar.say(shown(engine.name, measure(engine, case, given.repeat)))
             except Exception as error:  # a peer's failure is a result
-                print(f"  {engine.name:14s} {type(error).__name__}: {str(error)[:90]}")
+                bar.say(f"  {engine.name:14s} {type(error).__name__}: {str(error)[:90]}")
             finally:
                 gc.enable()
+            bar.step()
         if given.tables and (ours := next((e for e in engines if e.name == "sglc"), None)):
             compiled = ours.compile(case)
             if isinstance(compiled, FsmConstraint):
                 took, tables = timed(lambda c=compiled: token_tables(c))
                 if tables is not None:
-                    print(f"  tables: {len(tables.states)} states, {tables.classes} classes, "
+                    bar.say(f"  tables: {len(tables.states)} states, {tables.classes} classes, "
                           f"{len(tables.rows)} rows, {tables.nbytes / 1e6:.2f} MB, "
                           f"{1e3 * took:.0f} ms")
+    bar.close()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import torch
 
 from sglc import grammar
 from sglc.backends.engine import open_tokenizer, resolve_model
+from sglc.progress import Progress
 from sglc.runtime.engine import EngineCore
 from sglc.runtime.model_runner import load_runner
 from sglc.runtime.request import Request, Result, SamplingParams
@@ -89,6 +90,7 @@ def measure(engines: dict[str, EngineCore], pattern: str, prompts: list[str], te
     groups = [prompts[i:i + batch] for i in range(0, len(prompts), batch)]
     calls, seconds, tokens, forced = (dict.fromkeys(engines, 0.0) for _ in range(4))
     equal = 0
+    bar = Progress((len(groups) + 1) * len(engines), unit="run", leave=False)
     for warm, group in [(False, groups[0]), *((True, group) for group in groups)]:
         ids = {}
         for name, engine in engines.items():
@@ -103,6 +105,7 @@ def measure(engines: dict[str, EngineCore], pattern: str, prompts: list[str], te
             after = engine.stats()
             assert all(re.fullmatch(pattern, r.text) for r in results)
             ids[name] = [r.ids for r in results]
+            bar.step()
             if warm:
                 seconds[name] += took
                 calls[name] += after.forward_passes - before.forward_passes
@@ -110,6 +113,7 @@ def measure(engines: dict[str, EngineCore], pattern: str, prompts: list[str], te
                 tokens[name] += sum(r.output_tokens for r in results)
         if warm:
             equal += sum(a == b == c for a, b, c in zip(*ids.values(), strict=True))
+    bar.close()
     rate = {name: tokens[name] / seconds[name] for name in engines}
     n = len(groups)
     print(f"  batch {batch:<3} T={temperature:g}  tokens {tokens['safe'] / len(prompts):6.1f} "

@@ -31,6 +31,7 @@ from bench.peer_engines import (
 )
 from bench.peer_report import report
 from bench.workloads import BATCHES, JOBS, Job, chosen, make_program, prompts_of, rows_of, scaled
+from sglc.progress import Progress
 
 TABLES = ("raw", "programs")
 FORMS = {"sglc": ("compiled", "passes", "eager"), "vllm": (),
@@ -65,19 +66,24 @@ class Session:
             print(f"{name}, {form}: not run, for --limit", flush=True)
             return
         seconds, counts = [], {}
+        bar = Progress(self.args.turns + 1, unit="run", what=name, leave=False)
         try:
             flush()
             warm_up()
+            bar.step()
             for _ in range(self.args.turns):
                 flush()
                 began = time.perf_counter()
                 counts = run()
                 taken = time.perf_counter() - began
                 seconds.append(counts.pop("seconds", taken))
+                bar.step()
         except Exception as e:  # the rest of the table is worth having
             self.write(table=table, name=name, form=form, error=f"{type(e).__name__}: {e}"[:1000])
             print(f"{name}, {form}: {type(e).__name__}: {e}", flush=True)
             return
+        finally:
+            bar.close()
         self.write(table=table, name=name, form=form, seconds=seconds, **counts)
         every = ", ".join([f"{s:.3f}" for s in seconds])
         print(f"{self.args.engine}, {self.setting} | {name} | {form} | "

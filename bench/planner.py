@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 from sglc.backends.hash_model import HashModel
 from sglc.plan import planner
+from sglc.progress import Progress
 from sglc.runtime import dispatch
 from sglc.workloads import WORKLOADS, Workload
 from sglc.workloads.base import Rows
@@ -135,15 +136,19 @@ def main() -> None:
     args = parser.parse_args()
     head = "workload | share | without | prefill / least | steps | retracted | KV peak / pool | s"
     print(f"| {head} |\n|" + "---|" * 8)
-    for name in args.workload.split(","):
+    names = args.workload.split(",")
+    bar = Progress(len(names) * len(args.share) * len(args.without), unit="run", leave=False)
+    for name in names:
         program, rows = case(WORKLOADS[name], args.size, args.scale)
         full = run(program, rows, 1 << 23, "nothing", tokenizer=args.tokenizer)
         for share in args.share:
             room = max(ceil(share * full.working_set), full.longest + 1)
             for without in args.without:
                 m = run(program, rows, room, without, tokenizer=args.tokenizer)
-                print(f"| {name} | {share:g} | {without} | {m.ratio:.3f} | {m.steps} "
-                      f"| {m.retractions} | {m.kv_peak}/{m.kv} | {m.seconds:.1f} |", flush=True)
+                bar.step()
+                bar.say(f"| {name} | {share:g} | {without} | {m.ratio:.3f} | {m.steps} "
+                      f"| {m.retractions} | {m.kv_peak}/{m.kv} | {m.seconds:.1f} |")
+    bar.close()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 import sglc as sgl
+from sglc.progress import Progress
 from sglc.workloads import WORKLOADS
 from sglc.workloads.measure import Measured, measure, warm
 
@@ -69,10 +70,13 @@ def main() -> None:
             program, batch = workload.program(size), workload.batch(size, 0)
             warm(program, batch, backend, "compiled")
             found: dict[int, list[Measured]] = {n: [] for n in ways}
+            bar = Progress(args.rounds * len(ways), unit="run", leave=False)
             for turn in range(args.rounds):
                 for n in ways if turn % 2 == 0 else ways[::-1]:
                     ride(backend, n)
                     found[n].append(measure(program, batch, backend, "compiled"))
+                    bar.step()
+            bar.close()
             for n, runs in found.items():
                 m = runs[0]
                 ratios = [a.seconds / b.seconds for a, b in zip(found[ways[0]], runs, strict=True)]

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 import sglc
+from sglc.progress import Progress
 from sglc.runtime.engine import EngineCore
 from sglc.runtime.hash_model import HashRunner
 from sglc.runtime.pins import Pin
@@ -307,6 +308,7 @@ def on_model(args: argparse.Namespace, name: str, load: Workload) -> None:
             core = engine.core
             core.wait_idle()
             Run(core, replace(load, rows=load.rows[:4]), 4).go()  # warm
+            bar = Progress(args.turns * len(args.policies), unit="run", leave=False)
             for turn in range(args.turns):
                 for policy in args.policies if turn % 2 == 0 else args.policies[::-1]:
                     core.wait_idle()
@@ -319,6 +321,8 @@ def on_model(args: argparse.Namespace, name: str, load: Workload) -> None:
                     taken[policy].append(run.go())
                     core.wait_idle()
                     run.stats = spent(before, core.stats())
+                    bar.step()
+            bar.close()
         best = min(statistics.median(t) for p, t in taken.items() if p != "planned")
         for policy, seconds in taken.items():
             run, median = last[policy], statistics.median(seconds)
@@ -354,6 +358,8 @@ def main() -> None:
     args = parser.parse_args()
     print("| workload | share | policy | prefill / least | steps | retracted | KV peak / pool "
           "| host ms/step | goal | s |\n|" + "---|" * 10)
+    bar = Progress(0 if args.model else len(args.workloads) * len(args.share) * len(args.policies),
+                   False if args.model else None, unit="run", leave=False)
     for name in args.workloads:
         if args.model:
             ending = {"ending": by_text} if name == "open-ended" else {}
@@ -369,13 +375,14 @@ def main() -> None:
                 stats, host = it.stats, it.host
                 minimum, _ = least(it.finals)
                 goal = 1 + 0.003 * host.rows / host.steps
-                print(f"| {name} | {share} | {policy} | {stats.prefill_tokens / minimum:.3f} "
+                bar.step()
+                bar.say(f"| {name} | {share} | {policy} | {stats.prefill_tokens / minimum:.3f} "
                       f"| {stats.forward_passes} | {stats.retractions} "
                       f"| {stats.kv_peak}/{stats.kv_total} "
-                      f"| {1000 * host.seconds / host.steps:.2f} | {goal:.2f} | {it.seconds:.1f} |",
-                      flush=True)
+                      f"| {1000 * host.seconds / host.steps:.2f} | {goal:.2f} | {it.seconds:.1f} |")
                 if args.profile:
                     pstats.Stats(host.profile).sort_stats("tottime").print_stats(30)
+    bar.close()
 
 
 if __name__ == "__main__":

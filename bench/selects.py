@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 import sglc as sgl
+from sglc.progress import Progress
 from sglc.runtime.calls import choose
 from sglc.runtime.choice_ids import ChoiceIds
 from sglc.runtime.request import Request, Result
@@ -125,11 +126,14 @@ def main() -> None:
     parser.add_argument("--model", default=None)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    with sgl.Engine(args.model) as engine:
-        for count in (4, 57, 500):
-            print(compare(engine, count, args.rounds if count < 500 else 2), flush=True)
-    for count, rows in ((4, 128), (57, 32), (500, 4)):
-        print(host_time(count, rows, args.rounds), flush=True)
+    with Progress(6, unit="case", leave=False) as bar:
+        with sgl.Engine(args.model) as engine:
+            for count in (4, 57, 500):
+                bar.say(compare(engine, count, args.rounds if count < 500 else 2))
+                bar.step()
+        for count, rows in ((4, 128), (57, 32), (500, 4)):
+            bar.say(host_time(count, rows, args.rounds))
+            bar.step()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ needs no torch.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ _NAMES: dict[str, tuple[str, str]] = {
         "set_default_backend", "flush_cache", "get_server_info", "register_chat_template",
         "register_chat_template_matching_function", "get_chat_template",
         "get_chat_template_by_model_path")},
+    "get_server_args": ("sglc.lang.api", "get_server_info"),
     **{name: ("sglc.lang.annotations", name) for name in ("host", "pure")},
     "ProgramState": ("sglc.lang.state", "ProgramState"),
     "Engine": ("sglc.backends.engine", "Engine"),
@@ -78,7 +80,9 @@ def __getattr__(name: str) -> Any:
     elif name in _MODULES:
         value = import_module(f"sglc.{name}")
     else:
-        raise AttributeError(f"module 'sglc' has no attribute {name!r}")
+        # With the module given, Python's traceback says which name is near.
+        raise AttributeError(f"module 'sglc' has no attribute {name!r}", name=name,
+                             obj=sys.modules[__name__])
     globals()[name] = value
     return value
 

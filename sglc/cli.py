@@ -68,7 +68,8 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("script", help="prog.py, or prog.py:name")
     r.add_argument("--arg", action="append", default=[], metavar="NAME=VALUE",
                    help="an argument of the program (JSON, or text); may be repeated")
-    r.add_argument("--model", help="a GGUF file or a Hugging Face folder (default: SmolLM2-135M)")
+    r.add_argument("--model", help="a GGUF file or a Hugging Face folder (default: SmolLM2-135M); "
+                   "hash: none, for tests")
     r.add_argument("--tp", type=int, default=1, metavar="N",
                    help="GPUs (or processes) to spread the model over")
     _template(r)

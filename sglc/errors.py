@@ -5,10 +5,12 @@ This module knows no other part of sglc; every part may import it.
 
 from __future__ import annotations
 
+import difflib
 import linecache
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -101,6 +103,12 @@ class Diagnostic:
             lines.append(f"  Effect: {self.effect}")
         lines.extend(f"  Fix {i}: {fix}" for i, fix in enumerate(self.fixes, 1))
         return "\n".join(lines)
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """", did you mean ...?" for the nearest known word, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f", did you mean {near[0]}?" if near else ""
 
 
 _WIDTH = 96  # of source shown in an excerpt

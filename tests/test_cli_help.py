@@ -68,7 +68,7 @@ def test_typos_suggest(words: tuple[str, ...], suggested: str,
 def test_what_is_like_nothing_suggests_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     said = fails(capsys, "compile", "prog.py", "--xyzzy")
     assert "--xyzzy is not known here" in said and "did you mean" not in said
-    assert said.startswith("usage: sglc compile")
+    assert said.startswith("sglc compile: error: ") and "sglc compile --help" in said
     assert meant("modle", ["--model", "model"]) == ", did you mean model?"
     fails(capsys)
 
@@ -119,7 +119,7 @@ def test_viz_runs_it_too(here: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch.setattr("sglc.backends.engine.Engine", Model)
     (here / "rows.jsonl").write_text('{"question": "a"}\n{"question": "b"}\n')
     assert main(["viz", "prog.py", "--run", "--batch", "rows.jsonl"]) == 0
-    assert "answer: programs 2 of 2 ended" in capsys.readouterr().err
+    assert capsys.readouterr().err == ""  # no terminal, no view of the run
     page = (here / "answer.html").read_text(encoding="utf-8")
     for words in ("KV held, as it was", "Predicted and actual", "tokens: model.gguf"):
         assert words in page

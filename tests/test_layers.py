@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent / "sglc"
 
 # First is lowest.  A layer is the first name after `sglc`.
 LAYERS = (
-    ("errors", "config", "collector"),
+    ("errors", "config", "collector", "progress"),
     ("ir", "tokens", "kernels"),
     ("grammar",),
     ("passes", "plan"),

@@ -11,8 +11,8 @@ from typing import Any
 
 from sglc.commands import common, tables
 from sglc.errors import LanguageError
-from sglc.lang.progress import Progress
 from sglc.plan.figures import Beside
+from sglc.progress import Progress
 from sglc.workloads import WORKLOADS, Workload
 from sglc.workloads.measure import Measured, measure, warm
 from sglc.workloads.pairs import Contender, Pairs, run_pairs
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
                            "runs": [], "predicted": [], "pairs": []}
     failed = 0
     quiet = options.json == "-"  # the JSON has stdout for itself
-    bar = Progress(len(names) * len(contenders), sys.stderr.isatty(), "run")
+    bar = Progress(len(names) * len(contenders), unit="run", leave=False)
     with _Engine(options.model, _engine_options(options)) as engine:
         for name in names:
             case = _Case(WORKLOADS[name], options, engine)
@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
             for c in contenders:
                 results[c] = case.run(c)
                 bar.step()
+            bar.hide()
             failed += sum([m.errors for m in results.values()])
             out["runs"] += [{"workload": name, "mode": c.mode, "policy": c.policy, **m.as_dict()}
                             for c, m in results.items()]

@@ -53,7 +53,7 @@ class Tokens:
         else:
             from sglc.backends.engine import resolve_model, tokenizer_at
 
-            path = resolve_model(None if model == "default" else model)
+            path = resolve_model(None if model == "default" else model, weights=False)
             self.tokenizer = tokenizer_at(path)
             self.label = path.name
         self.template = registry.resolve(read_template(template), self.tokenizer)

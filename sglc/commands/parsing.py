@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
+
+from sglc.errors import meant
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,6 +24,10 @@ class Parser(argparse.ArgumentParser):
         if left:
             self._unknown(left, found)
         return found
+
+    def error(self, message: str) -> NoReturn:
+        """Complain in two lines: a list of all flags would hide what is wrong."""
+        self.exit(2, f"{self.prog}: error: {message}\n{self.prog} --help says what it takes\n")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -52,9 +57,3 @@ class _Help(argparse.HelpFormatter):
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return text if "\n" in text else super()._fill_text(text, width, indent)
-
-
-def meant(word: str, known: Iterable[str]) -> str:
-    """", did you mean ...?" for the nearest known word, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f", did you mean {near[0]}?" if near else ""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
-from sglc.lang.progress import Waiting
 from sglc.runtime.weights.fetch import fetch_default_model
 
 
 def run(options: argparse.Namespace) -> int:
     """Fetch the model and print where it is."""
-    with Waiting("fetching"):
-        path = fetch_default_model()
-    print(path)
+    print(fetch_default_model(lambda line: print(line, file=sys.stderr)))
     return 0

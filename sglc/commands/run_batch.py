@@ -100,11 +100,11 @@ def _left(ledger: Any) -> list[int]:
 
 
 def _work(options: argparse.Namespace, program: Any, rows: Any, ledger: Any) -> None:
-    from sglc.lang.progress import Progress
+    from sglc.progress import Progress
     from sglc.serve import batch_runs
 
     left = _left(ledger)
-    bar = Progress(len(left), not options.no_progress)
+    bar = Progress(len(left), False if options.no_progress else None)
 
     def note(row: int, good: bool, value: Any) -> None:
         ledger.add(row, good, value)

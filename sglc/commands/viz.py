@@ -15,6 +15,7 @@ from sglc.errors import LanguageError, SglcError
 from sglc.lang.compiled import Compiled, compile_program
 from sglc.lang.program import Program
 from sglc.lang.viewing import own_arguments, subject, write_page
+from sglc.progress import looked_at
 from sglc.viz.live import Watch
 
 
@@ -77,7 +78,7 @@ def _run(program: Program, given: dict[str, Any], rows: list[dict[str, Any]] | N
         engine.flush_cache()
         engine.core.reset_peak()
         before = engine.stats()
-        with Watch(engine, len(rows), program.name) as watch:
+        with Watch(engine, len(rows), program.name, shown=looked_at()) as watch:
             program.each_row(rows, range(len(rows)), watch.row, backend=engine)
         actual = predicted.beside(before, engine.stats(), watch.samples[-1].seconds)
         failed = len(rows) - watch.done

@@ -10,7 +10,7 @@ from typing import Any
 
 from sglc import config
 from sglc.config import RunOptions
-from sglc.errors import ArgumentError, LanguageError, Place
+from sglc.errors import ArgumentError, LanguageError, Place, meant
 from sglc.trace.arguments import spread
 
 # run() keyword -> RunOptions field
@@ -105,6 +105,10 @@ class CallSignature:
             self.signature = inspect.Signature(
                 list(inspect.signature(self.fn).parameters.values())[1:])
         free = [p for p in self.signature.parameters.values() if p.name not in self.bound]
+        for name in kwargs:
+            if name not in self.names and not self.takes_any:
+                known = [*self.names, *_SAMPLING, *_CONTROL]
+                raise self.error(f"there is no argument {name!r}{meant(name, known)}", row)
         try:
             call = inspect.Signature(free).bind(*args, **kwargs)
         except TypeError as e:

@@ -25,8 +25,10 @@ class Compiled:
     """What the compiler made of a program, to look at and to run."""
 
     def __init__(self, program: Any, variant: Variant, lowered: Lowered | None,
-                 backend: Any = None, level: int | None = None) -> None:
+                 backend: Any = None, level: int | None = None,
+                 given: dict[str, Any] | tuple[Any, ...] | None = None) -> None:
         self.program = program
+        self.given = given  # the arguments that it was compiled for, as a row of a batch
         self.backend = backend
         self.level = level
         self.variant = variant
@@ -108,7 +110,8 @@ class Compiled:
         one file with the graph, source and IR, passes, plan, grammar and cost, which needs no
         network.
 
-        batch, backend, after, options: as for `cost`; the plan and the cost are of this batch.
+        batch, backend, after, options: as for `cost`; the plan and the cost are of this batch,
+            by default of the arguments that it was compiled for.
         actual, samples: what a run of it did (`Cost.beside`, `viz/live.py`).
         """
         from sglc.lang.viewing import own_arguments, subject, write_page
@@ -147,6 +150,7 @@ def compile_program(program: Any, args: tuple, kwargs: Mapping[str, Any], backen
     signature: CallSignature = program.signature
     values, sampling, _ = signature.split(kwargs, batch=False)
     options = run_options(sampling)
+    given = None if args and values else tuple(args) or dict(values) or None
     if args or values:
         bound = signature.bind(args, values)
         variant = program.compiler().variant(bound)
@@ -158,7 +162,7 @@ def compile_program(program: Any, args: tuple, kwargs: Mapping[str, Any], backen
     if variant.trace is None:
         if program.settings.fullgraph:
             program.compiler().broken(variant)
-        return Compiled(program, variant, None, backend, level)
+        return Compiled(program, variant, None, backend, level, given)
     if backend is None:
         from sglc.tokens.bytes import ByteTokenizer
         from sglc.tokens.templates import for_tokenizer
@@ -168,7 +172,7 @@ def compile_program(program: Any, args: tuple, kwargs: Mapping[str, Any], backen
     else:
         tokenizer, template = backend.tokenizer, backend.template
     lowered = program.compiler().lower(variant, tokenizer, template, options, 1, level, **manager)
-    return Compiled(program, variant, lowered, backend, level)
+    return Compiled(program, variant, lowered, backend, level, given)
 
 
 def unknown_arguments(signature: CallSignature) -> dict[str, Any]:

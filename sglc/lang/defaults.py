@@ -42,4 +42,5 @@ def check_backend(backend: Any) -> None:
     """Raise LanguageError SGLC010 unless `backend` can run programs."""
     if not hasattr(backend, "submit") or not hasattr(backend, "tokenizer"):
         raise LanguageError("SGLC010", f"{backend!r} is not a backend"[:200],
-                            fixes=["pass an sglc.Engine(...) or an sglc.HashModel()"])
+                            fixes=["a model in this process is sglc.Engine(path), a remote one "
+                                   "sglc.OpenAI(name) and so on, one for tests sglc.HashModel()"])

@@ -20,7 +20,7 @@ from sglc.lang.expressions import (
     SpecialToken,
     check_part,
 )
-from sglc.lang.forking import broadcast, check_fork, check_join, gather_names
+from sglc.lang.forking import broadcast, check_fork, check_index, check_join, gather_names
 from sglc.lang.prompt_surface import PromptSurface, RoleTracker
 from sglc.lang.state import ProgramState, unknown_variable
 from sglc.lang.strand import Run, Strand
@@ -241,6 +241,7 @@ class StateGroup:
         return len(self._states)
 
     def __getitem__(self, index: int) -> EagerState:
+        check_index(index)
         return self._states[index]
 
     def __iter__(self) -> Iterator[EagerState]:

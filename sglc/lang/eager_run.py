@@ -16,8 +16,8 @@ from sglc.errors import Cancelled, SglcError, users_place
 from sglc.lang.calling import CallSignature
 from sglc.lang.cells import Sink
 from sglc.lang.eager import EagerState
-from sglc.lang.progress import Progress
 from sglc.lang.strand import Run, Strand
+from sglc.progress import Progress
 
 
 @dataclass(slots=True)

@@ -6,13 +6,14 @@ decides what they do; nothing here knows a model.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sglc import config
 from sglc.config import CHOICES_METHODS, GenParams
-from sglc.errors import LanguageError
+from sglc.errors import LanguageError, meant
 from sglc.lang.places import calling_place
 
 if TYPE_CHECKING:
@@ -29,6 +30,15 @@ class Expr:
 
     def __radd__(self, other: Any) -> Expr:
         return concat(other, self)
+
+    def __str__(self) -> str:
+        """Never a text: what `f"Answer: {gen('x')}"` means is not what it would say."""
+        name = type(self).__name__.lower()
+        raise LanguageError(
+            "SGLC002", f"a {name} is no text while the prompt is written, so it cannot stand in "
+            "an f-string, in str() or in print()", fixes=(
+                f's += f"Answer: " + {name}(...), beside the text, not inside it',
+                "repr() shows what it is"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,5 +384,6 @@ def _name(name: Any) -> None:
 
 def _unsupported(where: str, given: dict[str, Any]) -> LanguageError:
     names = ", ".join(sorted(given))
-    return LanguageError("SGLC008", f"{where} does not take: {names}",
+    near = meant(min(given), inspect.signature(gen).parameters) if len(given) == 1 else ""
+    return LanguageError("SGLC008", f"{where} does not take: {names}{near}",
                          fixes=["remove the argument", "see the docs for the parameters of gen"])

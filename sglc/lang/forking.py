@@ -21,6 +21,14 @@ def gather_names(known: list[Any], children: list[dict[Any, Any]]) -> dict[Any, 
     return out
 
 
+def check_index(index: Any) -> None:
+    """Raise LanguageError SGLC003 for a name: variables belong to each state of a fork."""
+    if isinstance(index, str):
+        raise LanguageError("SGLC003", f"the states of a fork have a variable {index!r} each",
+                            fixes=[f"name the state: forks[0][{index!r}]",
+                                   f"after forks.join(), s[{index!r}] is the list of them"])
+
+
 def broadcast(other: Any, size: int) -> list[Any]:
     """What each of `size` states is given by `group += other`."""
     if isinstance(other, str):

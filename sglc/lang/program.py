@@ -16,6 +16,7 @@ from sglc.ir.bags import text_counts
 from sglc.lang import eager_run
 from sglc.lang.calling import CallSignature, Controls, controls, place_of, run_options
 from sglc.lang.defaults import Defaults
+from sglc.lang.places import calling_place
 from sglc.lang.state import ProgramState
 from sglc.runtime.keys import fresh_seed
 
@@ -288,7 +289,9 @@ class Program:
         """Show a remark about this program, the first time it comes up."""
         if str(warning) not in self._warned:
             self._warned.add(str(warning))
-            warnings.warn(warning, stacklevel=4)
+            place = calling_place()  # not a line of ours
+            warnings.warn_explicit(warning, SglcWarning, place.file if place else "sglc",
+                                   place.line if place else 1)
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
         """How a notebook shows it: as what the compiler makes of it, for any arguments."""

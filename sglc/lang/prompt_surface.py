@@ -27,6 +27,10 @@ class PromptSurface(ABC):
             self._add(other)
         return self
 
+    def __add__(self, other: Any) -> Any:
+        raise LanguageError("SGLC002", "`s + ...` appends nothing to the prompt",
+                            fixes=["write s += ..."])
+
     def append(self, other: Any) -> PromptSurface:
         """The same as `s += other`, for use where no assignment can stand."""
         return self.__iadd__(other)
@@ -84,15 +88,16 @@ class RoleTracker:
     def begin(self, role: str) -> tuple[str, ...]:
         if self.open is not None:
             raise LanguageError(
-                "SGLC007", f"a {role} message is opened inside a {self.open} message",
+                "SGLC007",
+                f"{_article(role)} message is opened inside {_article(self.open)} message",
                 fixes=[f"end the {self.open} message first"])
         self.open = role
         return self.closed
 
     def end(self, role: str) -> tuple[str, ...]:
         if self.open != role:
-            inside = f"inside a {self.open} message" if self.open else "while none is open"
-            raise LanguageError("SGLC007", f"a {role} message is closed {inside}",
+            inside = f"inside {_article(self.open)} message" if self.open else "while none is open"
+            raise LanguageError("SGLC007", f"{_article(role)} message is closed {inside}",
                                 fixes=["pair every role_begin with its role_end"])
         before = self.closed
         self.closed = (*before, role)
@@ -101,3 +106,7 @@ class RoleTracker:
 
     def copy(self) -> RoleTracker:
         return RoleTracker(self.closed, self.open)
+
+
+def _article(role: str) -> str:
+    return f"{'an' if role[:1] in 'aeio' else 'a'} {role}"

@@ -6,13 +6,15 @@ import builtins
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
 from sglc import errors
-from sglc.backends.wire import NotPlain, decode, encode
+from sglc.backends.sent_rows import Sent
+from sglc.backends.wire import NotPlain, decode
 from sglc.config import RunOptions
-from sglc.errors import EngineError, LanguageError, SglcError
+from sglc.errors import EngineError, ImageError, LanguageError, SglcError
 from sglc.ir.printer import print_module
 from sglc.lang.state import ProgramState, unknown_variable
 
@@ -109,7 +111,8 @@ class RemoteState(ProgramState):
 def start_remote(program: Any, backend: Any, rows: list[dict[str, Any]], options: RunOptions,
                  seed: int, numbers: Sequence[int]) -> list[RemoteState | None]:
     """Send rows to a backend that takes programs.  None for a row that cannot go there as one
-    unit (it calls Python, its values are no plain data): it runs here.
+    unit (it calls Python, its values are no plain data, an image cannot be read): it runs here.
+    More rows than the server takes at a time go there one part after the other.
 
     numbers: the rows' numbers, on which sampling depends.
     """
@@ -119,32 +122,31 @@ def start_remote(program: Any, backend: Any, rows: list[dict[str, Any]], options
     if start is None or said is None:
         return states
     cache, checked = program.compiler(), set[Any]()
-    groups: dict[Any, list[int]] = {}
-    plain: list[Any] = []
+    groups: dict[Any, Sent] = {}
     for index, values in enumerate(rows):
         variant = cache.variant(values, checked)
         if variant.trace is None or variant.trace.breaks or variant.trace.calls:
-            plain.append(None)
             continue
-        try:
-            plain.append({k.lstrip("*"): encode(v) for k, v in values.items()})
-        except NotPlain:
-            plain.append(None)
-            continue
-        groups.setdefault(variant, []).append(index)
+        if variant not in groups:
+            groups[variant] = Sent(next(iter(variant.trace.module.programs.values())),
+                                   backend.most)
+        with suppress(NotPlain, ImageError):
+            groups[variant].add(index, values)
     settings = program.settings
-    for variant, members in groups.items():
-        future = start({
-            "ir": print_module(variant.trace.module, locs=False), "options": said,
-            "rows": [plain[i] for i in members], "seed": seed,
-            "row_numbers": [numbers[i] for i in members], "level": settings.level,
-            "without": list(settings.without),
+    for variant, sent in groups.items():
+        common = {
+            "ir": print_module(variant.trace.module, locs=False), "options": said, "seed": seed,
+            "level": settings.level, "without": list(settings.without),
             "outputs": None if settings.outputs is None else list(settings.outputs),
-            "batch": settings.batch_texts(rows)})
-        if future is None:
+            "batch": settings.batch_texts(rows)}
+        futures = start([{**common, "rows": part.rows, "images": part.images.files,
+                          "row_numbers": [numbers[i] for i in part.indices]}
+                         for part in sent.parts])
+        if futures is None:
             return states
-        for at, index in enumerate(members):
-            states[index] = RemoteState(future, at, seed, variant.trace.names)
+        for part, future in zip(sent.parts, futures, strict=True):
+            for at, index in enumerate(part.indices):
+                states[index] = RemoteState(future, at, seed, variant.trace.names)
     return states
 
 

@@ -17,10 +17,10 @@ from sglc.lang.calling import Controls
 from sglc.lang.compiled_state import CompiledState, open_stream
 from sglc.lang.host_threads import HostPool, HostQueue
 from sglc.lang.lowering import Lowered, arguments, lower
-from sglc.lang.progress import Progress
 from sglc.lang.state import ProgramState
 from sglc.lang.variants import Variant, Variants, trace_variant
 from sglc.passes.base import PassContext
+from sglc.progress import Progress
 from sglc.runtime.dispatch import Dispatcher, dispatcher_of
 from sglc.runtime.executor import Instance
 from sglc.runtime.job import Job

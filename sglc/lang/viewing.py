@@ -92,8 +92,11 @@ def write_page(shown: Subject, path: str | Path | None = None) -> Path:
     return path
 
 
-def own_arguments(compiled: Any) -> list[dict[str, Any]] | None:
-    """The batch of the one row that a program without free arguments has, else None."""
+def own_arguments(compiled: Any) -> list[Any] | None:
+    """The batch of the one row of the arguments that it was compiled for, or of no arguments if
+    the program needs none; else None."""
+    if compiled.given is not None:
+        return [compiled.given]
     try:
         compiled.program.signature.bind((), {})
     except SglcError:

@@ -17,6 +17,7 @@ from sglc.passes.base import Pass, PassContext
 from sglc.passes.edit import replace, set_ops
 from sglc.passes.facts import blocks
 from sglc.tokens.images import image_text
+from sglc.tokens.templates import piece_text
 
 _ROLES = ("prompt.role_begin", "prompt.role_end")
 
@@ -62,7 +63,8 @@ def _rewrite(block: Block, context: PassContext,
                          op.loc)
             out.append(new)
             prompt = new.results[0]
-        context.record(op.name.partition(".")[2], op.attrs["role"], seen[key], op.loc)
+        context.record(op.name.partition(".")[2], op.attrs["role"], repr(piece_text(seen[key])),
+                       op.loc)
         replace(op, [prompt])
         lowered += 1
     set_ops(block, out)

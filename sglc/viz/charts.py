@@ -33,7 +33,7 @@ class Frame:
     def svg(self, parts: Sequence[str], name: str) -> str:
         """The parts as a picture."""
         wide, high = LEFT + self.wide + RIGHT, TOP + self.high + BOTTOM
-        return (f'<svg xmlns="http://www.w3.org/2000/svg" class="sglc chart" role="img" '
+        return (f'<svg xmlns="http://www.w3.org/2000/svg" class="sglc chart fits" role="img" '
                 f'width="{wide:.0f}" height="{high:.0f}" viewBox="0 0 {wide:.0f} {high:.0f}">'
                 f"<title>{escaped(name)}</title>" + "".join(parts) + "</svg>")
 

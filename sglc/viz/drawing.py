@@ -85,7 +85,7 @@ class Drawing:
         if edge.label:
             x = start.x + (8 if start.y == at.y else GAP / 2 + 4)
             y = (start if n.kind == "merge" else at).y - 5
-            self.lines.append(text(x, y, short(edge.label, ARM), "small"))
+            self.lines.append(text(x, y, short(edge.label, ARM), "small over"))
 
     def named(self, edge: Edge) -> str:
         """An edge's attributes."""

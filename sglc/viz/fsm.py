@@ -6,7 +6,7 @@ without asking the model.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from sglc.grammar.automaton import Automaton
@@ -16,6 +16,7 @@ from sglc.viz.shapes import text
 
 MOST_STATES = 120
 _ROW, _RADIUS, _MARGIN, _LABEL = 64.0, 12.0, 30.0, 26
+_FITS = 1800.0  # pixels; wider ones are not scaled down to the page
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,12 @@ def draw(machine: Machine, name: str) -> str:
         for i, q in enumerate(states):
             at[q] = left[column], top + (i + (rows - len(states)) / 2) * _ROW
     high = top + rows * _ROW + 50
-    parts = [_edge(e, at, depth) for e in machine.edges]
+    entering = Counter(e.target for e in machine.edges)
+    parts, labels = [], []
+    for e in machine.edges:
+        path, label = _edge(e, at, depth, entering[e.target] > len(leaving[e.source]))
+        parts.append(path)
+        labels.append(label)
     for q, (cx, cy) in at.items():
         accepts = q in machine.accepting
         style = "accepts" if accepts else "state"
@@ -159,12 +165,16 @@ def draw(machine: Machine, name: str) -> str:
         sx, sy = at[machine.states[0]]
         parts.append(f'<path class="step" d="M{sx - 34:.1f},{sy:.1f} H{sx - 16:.1f} m-6,-4 l6,4 '
                      f'l-6,4"/>')
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" class="sglc fsm" role="img" '
+    fits = " fits" if x <= _FITS else ""
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" class="sglc fsm{fits}" role="img" '
             f'width="{x:.0f}" height="{high:.0f}" viewBox="0 0 {x:.0f} {high:.0f}">'
-            f"<title>{escaped(name)}</title>{''.join(parts)}</svg>")
+            f"<title>{escaped(name)}</title>{''.join(parts + labels)}</svg>")
 
 
-def _edge(e: Edge, at: dict[int, tuple[float, float]], depth: dict[int, int]) -> str:
+def _edge(e: Edge, at: dict[int, tuple[float, float]], depth: dict[int, int],
+          gathers: bool) -> tuple[str, str]:
+    """An edge's line and its label, which all lines are behind.  gathers: more edges end where it
+    ends than begin where it begins."""
     (x1, y1), (x2, y2) = at[e.source], at[e.target]
     style = "jump" if e.jump else "step"
     r = _RADIUS + 4
@@ -177,13 +187,19 @@ def _edge(e: Edge, at: dict[int, tuple[float, float]], depth: dict[int, int]) ->
         bend = (b - a) / 2.4
         path = (f"M{a:.1f},{y1:.1f} C{a + bend:.1f},{y1:.1f} {b - bend:.1f},{y2:.1f} "
                 f"{b:.1f},{y2:.1f}")
-        tip, label = (b, y2, 1.0, 0.0), ((a + b) / 2, (y1 + y2) / 2 - 7)
+        # Beside the end that it has to itself; in the middle if the line is straight.
+        half = 3.4 * len(_shown(e)) + 6
+        x = (a + b) / 2 if y1 == y2 else min(a + half, b) if gathers else max(b - half, a)
+        tip, label = (b, y2, 1.0, 0.0), (x, (y1 if gathers else y2) - 7)
     else:
         low = max(y1, y2) + 34 + min(60.0, abs(x2 - x1) / 24)
         path = (f"M{x1:.1f},{y1 + r:.1f} C{x1:.1f},{low:.1f} {x2:.1f},{low:.1f} {x2:.1f},"
                 f"{y2 + r:.1f}")
-        middle = (y1 + y2 + 2 * r + 6 * low) / 8  # of the curve
-        tip, label = (x2, y2 + r, 0.0, -1.0), ((x1 + x2) / 2, middle + 13)
+        own, other = ((x1, y1), (x2, y2)) if gathers else ((x2, y2), (x1, y1))
+        along = [c / 64 for c in (27, 27, 9, 1)]  # a quarter of the curve from its own end
+        label = (sum(along[:2]) * own[0] + sum(along[2:]) * other[0],
+                 along[0] * own[1] + sum(along[1:3]) * low + along[3] * other[1] + 10)
+        tip = x2, y2 + r, 0.0, -1.0
     x, y, dx, dy = tip
     head = f"M{x - 6:.1f},{y - 4:.1f} L{x:.1f},{y:.1f} L{x + 4:.1f},{y - 7:.1f}"
     if e.source != e.target:
@@ -191,8 +207,8 @@ def _edge(e: Edge, at: dict[int, tuple[float, float]], depth: dict[int, int]) ->
                 f"L{x - 6 * dx + 4 * dy:.1f},{y - 6 * dy + 4 * dx:.1f}")
     said = f"forced: {e.label}" if e.jump else e.label
     return (f'<g class="fsm-edge" data-jump="{int(e.jump)}"><title>{escaped(said)}</title>'
-            f'<path class="{style}" d="{path} {head}"/>'
-            + text(*label, _shown(e), "mono", "middle") + "</g>")
+            f'<path class="{style}" d="{path} {head}"/></g>',
+            text(*label, _shown(e), "mono over", "middle"))
 
 
 def _shown(e: Edge) -> str:

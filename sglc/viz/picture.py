@@ -278,9 +278,13 @@ class _Picture:
         if op is None or deep == 0 or value in self.makers or op.name != "prompt.compute":
             return value.name or self.names.get(value, "?").lstrip("%")
         parts = [self.phrase(o, deep - 1) for o in op.operands]
-        fn = _plain(op.attrs["fn"]).removeprefix("text.")
+        fn = _plain(op.attrs["fn"])
         if fn in _SIGNS and len(parts) == 2:
             return f"{parts[0]} {_SIGNS[fn]} {parts[1]}"
+        if fn == "getitem" and len(parts) == 2:
+            return f"{parts[0]}[{parts[1]}]"
+        if fn.startswith("text.") and parts:
+            return f"{parts[0]}.{fn.removeprefix('text.')}({', '.join(parts[1:])})"
         return f"{fn}({', '.join(parts)})"
 
     def maker(self, value: Operand) -> list[Node]:

@@ -18,6 +18,7 @@ _CHAR = 6.7  # width of a character of the fixed-width font
 _WIDE = 160.0  # of one piece of text; longer ones grow by _MORE whenever their length doubles
 _MORE = 20.0
 _PER_TOKEN = 4  # characters
+_SHORT = 12  # characters of a piece that is never cut
 _COUNTED = 40  # a text bar of this many characters says how long it is
 _THIN, _THICKER, _THICK = 20.0, 5.0, 46.0  # a bar: with one reader, for each doubling, at most
 _LABEL = 26  # characters of a label
@@ -64,7 +65,7 @@ def piece_widths(n: Node, look: Look) -> list[float]:
         length: float = len(shown) + 2 * (piece.kind == "value")
         length += sum(c > "\u2e80" for c in shown[:_CUT])  # some are twice as wide
         if look.facts is not None and piece.ids is not None and piece.kind == "constant":
-            length = max(min(length, 6), min(length, _PER_TOKEN * len(piece.ids)))
+            length = max(min(length, _SHORT), min(length, _PER_TOKEN * len(piece.ids)))
         wide = 12 + _CHAR * length
         out.append(wide if wide <= _WIDE else _WIDE + _MORE * math.log2(wide / _WIDE))
     return out
@@ -111,7 +112,7 @@ def _bar(n: Node, at: Point, look: Look) -> str:
                    f'width="{w:.1f}" height="{high:.1f}"/>')
         out.append(text(x + 5, at.y + 4, _fitting(_shown(piece), w - 9), "mono"))
         x += w
-    return "".join(out) + text(at.x, at.y + max(high / 2 + 13, 26), _below(n, look), "small")
+    return "".join(out) + text(at.x, at.y + max(high / 2 + 13, 26), _below(n, look), "small over")
 
 
 def _below(n: Node, look: Look) -> str:

@@ -119,6 +119,13 @@ class Browser:
             self.send("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code,
                       code=key, **(text if kind == "keyDown" else {}))
 
+    def drag(self, x: int, y: int, to_x: int, to_y: int) -> None:
+        """Press the left button at one place of the window, release it at another."""
+        for kind, at, held in (("mousePressed", (x, y), 1), ("mouseMoved", (to_x, to_y), 1),
+                               ("mouseReleased", (to_x, to_y), 0)):
+            self.send("Input.dispatchMouseEvent", type=kind, x=at[0], y=at[1], button="left",
+                      buttons=held, clickCount=1)
+
     def picture(self, path: Path | None = None) -> bytes:
         """A picture of the window, as PNG."""
         png = base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"])

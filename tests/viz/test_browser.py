@@ -16,7 +16,7 @@ import pytest
 from sglc.lang.compiled import Compiled
 from sglc.viz.picture import edges, picture
 from tests.viz.browser import Browser, browser, find
-from tests.viz.programs import calls, corpus, essays, hostile, operand_uses
+from tests.viz.programs import calls, corpus, essays, hostile, operand_uses, thousand
 
 pytestmark = pytest.mark.skipif(
     find() is None, reason="no Chromium is installed (apt-get install chromium)")
@@ -123,6 +123,15 @@ def test_a_page_works(chrome: Browser, tmp_path: Path) -> None:
     assert chrome.js("document.querySelector('.detail').innerText") == first
     chrome.key("Escape")
     assert chrome.count(".detail:not([hidden])") == 0
+    # Keys and the mouse for the size and the part that is seen.
+    wide = "document.querySelector('#graph-folded').getBoundingClientRect().width"
+    before = chrome.js(wide)
+    chrome.key("+")
+    assert abs(chrome.js(wide) / before - 1.25) < 0.01
+    chrome.drag(700, 240, 500, 240)
+    assert chrome.js("document.querySelector('.canvas').scrollLeft") == 200
+    chrome.key("0")
+    assert chrome.js(wide) <= 1360
     # Keys for tabs and search.
     chrome.key("3")
     assert chrome.js("document.querySelector('.page.shown').id") == "passes"
@@ -143,6 +152,34 @@ def test_a_page_works(chrome: Browser, tmp_path: Path) -> None:
         })()""")
     assert len(lit) == 1 and "s += sgl.system" in lit[0]
     assert chrome.errors == [] and chrome.requests == []
+
+
+FRAMES = """(async () => {
+    const frame = () => new Promise(requestAnimationFrame);
+    const canvas = document.querySelector('.canvas'), taken = [];
+    for (let i = 0; i < 24; i++) {
+        await frame();
+        const start = performance.now();
+        %s;
+        await frame();
+        await frame();
+        taken.push(performance.now() - start);
+    }
+    return taken.sort((a, b) => a - b)[12]; })()"""
+
+
+@pytest.mark.slow
+def test_a_thousand_boxes_are_fluid(chrome: Browser, tmp_path: Path) -> None:
+    """What one does to the picture is seen two frames later: at 60 a second, after 33 ms."""
+    path = tmp_path / "thousand.html"
+    thousand.compile().viz(path)
+    chrome.open(path)
+    acts = {"zoom": "canvas.dispatchEvent(new WheelEvent('wheel', {deltaY: i < 12 ? 60 : -60, "
+                    "ctrlKey: true, bubbles: true, cancelable: true}))",
+            "move": "canvas.scrollTo({left: i * 400, behavior: 'instant'})",
+            "choose": "canvas.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}))"}
+    taken = {name: chrome.js(FRAMES % act) for name, act in acts.items()}
+    assert max(taken.values()) < 120, taken
 
 
 def test_hostile_texts_do_nothing(chrome: Browser, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sglc.errors import SglcError
+from sglc.lang.loading import load_programs
 from sglc.lang.viewing import history, subject
 from sglc.viz.html import document
 from sglc.viz.picture import edges, picture
@@ -180,3 +181,27 @@ def test_a_backend_that_takes_text_has_no_tokens_to_show() -> None:
                    for t in ts)
     assert "tokens: none" in text and "there are no tokens to count" in text
     assert set(compiled._repr_mimebundle_()) >= {"text/html", "image/svg+xml"}
+
+
+def test_the_plan_is_of_the_arguments_that_it_was_compiled_for(tmp_path: Path) -> None:
+    without, named, placed = (
+        c.viz(tmp_path / f"{i}.html").read_text(encoding="utf-8") for i, c in enumerate((
+            essays.compile(), essays.compile(essay="An essay."), essays.compile("An essay."))))
+    assert "A plan belongs to a batch" in without and "What a batch costs" in without
+    for page in (named, placed):
+        assert "A plan belongs to a batch" not in page and "gen judgment ×48" in page
+
+
+def test_what_a_line_writes_several_times_is_one_row_of_the_costs() -> None:
+    page = document(subject(essays.compile(essay="x")))
+    costs = page[page.index("Where the constant tokens are"):page.index("<script")]
+    assert costs.count("Aspect ") == 1 and "×48" in costs
+
+
+def test_long_lists_of_texts_say_what_they_leave_out(tmp_path: Path) -> None:
+    script = tmp_path / "long.py"
+    script.write_text("import sglc as sgl\n\n\n@sgl.program\ndef long(s):\n" + "".join(
+        f"    s += 'Line {i}' + sgl.gen('a', max_tokens=2)\n" for i in range(25)))
+    page = document(subject(load_programs(str(script)).programs["long"].compile()))
+    costs = page[page.index("Where the constant tokens are"):page.index("<script")]
+    assert costs.count("Line ") == 20 and "and 5 more of 30 tokens in all" in costs

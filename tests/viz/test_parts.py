@@ -211,3 +211,13 @@ def test_charts() -> None:
     points = [(float(i), float(i % 7)) for i in range(5000)]
     few = thinned(points)
     assert len(few) <= 600 and max(y for _, y in few) == 6.0
+
+
+def test_values_are_written_as_in_python() -> None:
+    @sgl.program
+    def say(s: Any, names: list[str]) -> None:
+        s += names[0] + " says" + sgl.gen("x", max_tokens=2)
+        s += s["x"].strip().upper() + sgl.gen("y", max_tokens=2)
+
+    texts = [[p.text for p in n.pieces] for n in boxes(say, names=["Ann"]) if n.kind == "text"]
+    assert texts == [["names[0]", " says"], ["x.strip().upper()"]]

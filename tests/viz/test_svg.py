@@ -52,7 +52,7 @@ def stages() -> dict[str, Module]:
 def test_shows_the_program_at_every_stage(stages: dict[str, Module], stage: str) -> None:
     shown = texts(svg(stages[stage]))
     assert "everything(topic)" in shown
-    for label in ("select tool", "gen expression", "{topic}", "{upper(tip)}", "yes",
+    for label in ("select tool", "gen expression", "{topic}", "{tip.upper()}", "yes",
                   'tool = "calculator"'):
         assert label in shown, label
     assert shown.count("gen tip") == 2

@@ -1,6 +1,7 @@
 // The graph page: choose boxes with the mouse or the arrow keys, zoom, search, unfold repeats.
 
 const LEAST = 0.3; // of its size, at which a picture can still be made out
+const READABLE = 0.7; // at which its words can be read
 
 class Graph {
   constructor(page, showPlace) {
@@ -14,6 +15,8 @@ class Graph {
     this.canvas.before(this.tools(), this.split);
     this.split.append(this.canvas, this.detail.panel);
     this.use(this.drawings.find((d) => !d.hidden));
+    const whole = this.whole();
+    if (whole >= READABLE) this.scale(Math.min(whole, 1));
     this.canvas.addEventListener("click", (event) => {
       const shape = event.target.closest(".node");
       if (shape) this.choose(Number(shape.dataset.node));
@@ -24,6 +27,25 @@ class Graph {
       event.preventDefault();
       this.scale(this.zoom * Math.exp(-event.deltaY / 300));
     }, { passive: false });
+    this.draggable();
+  }
+
+  /** The background moves with the pointer. */
+  draggable() {
+    let from = null;
+    this.canvas.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0 || event.target.closest(".node") || event.target === this.canvas) return;
+      from = { x: event.clientX + this.canvas.scrollLeft, y: event.clientY + this.canvas.scrollTop };
+      this.canvas.setPointerCapture(event.pointerId);
+    });
+    this.canvas.addEventListener("pointermove", (event) => {
+      if (!from) return;
+      this.canvas.scrollTo({
+        left: from.x - event.clientX, top: from.y - event.clientY, behavior: "instant" });
+    });
+    for (const end of ["pointerup", "pointercancel"]) {
+      this.canvas.addEventListener(end, () => { from = null; });
+    }
   }
 
   tools() {
@@ -43,7 +65,7 @@ class Graph {
       button("−", "smaller", () => this.scale(this.zoom / 1.25)),
       button("+", "larger", () => this.scale(this.zoom * 1.25)),
       button("fit", "fit to the window", () => this.fit()), unfold,
-      make("span", { class: "keys", text: "arrows: box to box · /: search · 1–6: tabs · Esc: close" }));
+      make("span", { class: "keys", text: "arrows: box to box · + − 0: zoom · drag: move · /: search · 1–6: tabs · Esc: close" }));
   }
 
   /** Show one of the drawings (folded, or all). */
@@ -65,14 +87,21 @@ class Graph {
   scale(zoom) {
     const [x, y] = [this.canvas.scrollLeft / this.zoom, this.canvas.scrollTop / this.zoom];
     this.zoom = Math.min(4, Math.max(0.05, zoom));
-    this.svg.setAttribute("width", this.size[0] * this.zoom);
-    this.svg.setAttribute("height", this.size[1] * this.zoom);
+    // Not the picture's width and height: then all of its text would be laid out again.
+    this.svg.style.transform = `scale(${this.zoom})`;
+    this.drawing.style.width = `${this.size[0] * this.zoom}px`;
+    this.drawing.style.height = `${this.size[1] * this.zoom}px`;
     this.canvas.scrollTo({ left: x * this.zoom, top: y * this.zoom, behavior: "instant" });
   }
 
+  /** The zoom at which all of the picture is seen. */
+  whole() {
+    return Math.min((this.canvas.clientWidth - 4) / this.size[0],
+      (window.innerHeight * 0.76 - 4) / this.size[1]);
+  }
+
   fit() {
-    this.scale(Math.max(LEAST, Math.min((this.canvas.clientWidth - 4) / this.size[0],
-      (window.innerHeight * 0.76 - 4) / this.size[1], 1.5)));
+    this.scale(Math.max(LEAST, Math.min(this.whole(), 1.5)));
   }
 
   choose(number) {
@@ -117,6 +146,9 @@ class Graph {
     const shown = [...this.shapes.keys()];
     if (event.key === "Home") this.choose(shown[0]);
     else if (event.key === "End") this.choose(shown[shown.length - 1]);
+    else if (event.key === "+" || event.key === "=") this.scale(this.zoom * 1.25);
+    else if (event.key === "-") this.scale(this.zoom / 1.25);
+    else if (event.key === "0") this.fit();
     else if (event.key in towards) {
       this.choose(this.chosen === null ? shown[0] : this.beside(towards[event.key]));
     } else return;

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import fields
 
 from sglc.plan.figures import Figure
-from sglc.viz.escape import short
+from sglc.viz.escape import TIMES, short
+from sglc.viz.facts import Facts
 from sglc.viz.markup import el, many, table
 from sglc.viz.pages import Page
 from sglc.viz.pages.graph import Graph, size, title
 from sglc.viz.pages.places import brief
+from sglc.viz.picture import Node
 from sglc.viz.subject import Subject
 
-_MOST = 40  # boxes named
+_MOST = 20  # rows of texts
 _WORDS = {"prefill": "prompt tokens to compute", "least": "  each distinct prefix once",
           "alone": "  if rows shared nothing", "select": "  of choices only",
           "decode": "tokens to generate", "kv_peak": "KV peak", "working_set": "working set",
@@ -47,13 +49,25 @@ def page(subject: Subject, graph: Graph) -> Page:
 def _texts(subject: Subject, graph: Graph) -> object:
     if subject.tokenizer is None:
         return el("p", "The backend takes text: there are no tokens to count.")
-    known = [(f.tokens.value or 0, n, f) for n, f in graph.facts.items() if n.kind == "text"]
+    groups: dict[tuple[object, ...], list[tuple[Node, Facts]]] = {}
+    for n, f in graph.facts.items():  # what a line writes several times is one row
+        if n.kind == "text":
+            place = n.ops[0].loc if n.ops else None
+            alike = place, len(n.pieces), len(f.readers), f.everywhere
+            groups.setdefault(alike if place is not None else (n,), []).append((n, f))
+    known = [(sum(f.tokens.value or 0 for _, f in group), group) for group in groups.values()]
     known.sort(key=lambda item: -item[0])
-    total = sum(tokens for tokens, _, _ in known) or 1
-    rows = [(str(f.tokens), f"{100 * tokens / total:.0f} %", str(len(f.readers)),
-             "all rows" if f.everywhere else "one row", short(title(n), 90),
-             brief(n.ops[0].loc if n.ops else None)) for tokens, n, f in known[:_MOST]]
-    return el("div", table(("tokens", "share", "calls", "shared by", "text", "place"), rows),
+    total = sum(tokens for tokens, _ in known) or 1
+    rows = [(f"{'=' if all(f.tokens.mark == '=' for _, f in group) else '~'} {tokens:,}",
+             f"{100 * tokens / total:.0f} %", str(len(group[0][1].readers)),
+             "all rows" if group[0][1].everywhere else "one row",
+             short(title(group[0][0]), 90) + (f" {TIMES}{len(group)}" if len(group) > 1 else ""),
+             brief(group[0][0].ops[0].loc if group[0][0].ops else None))
+            for tokens, group in known[:_MOST]]
+    left = known[_MOST:]
+    more = el("p", f"and {len(left)} more of {sum(t for t, _ in left):,} tokens in all",
+              class_="note") if left else None
+    return el("div", table(("tokens", "share", "calls", "shared by", "text", "place"), rows), more,
               class_="scroll")
 
 

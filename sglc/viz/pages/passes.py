@@ -82,7 +82,8 @@ def _figures(step: Step) -> list[tuple[str, str]]:
         saved = r.prefill_before.tokens - r.prefill.tokens
         exact = r.prefill.exact and r.prefill_before.exact
         out += [("constant tokens", f"{r.prefill_before} → {r.prefill}"),
-                ("tokens saved", f"{'=' if exact else '~'} {saved}")]
+                (f"tokens {'saved' if saved >= 0 else 'added'}",
+                 f"{'=' if exact else '~'} {abs(saved)}")]
     return [*out, ("time", f"{r.seconds * 1e3:.2f} ms"), ("what it did", _stats(step) or "nothing")]
 
 

@@ -21,7 +21,7 @@ from sglc.viz.samples import Sample
 from sglc.viz.shapes import text
 from sglc.viz.subject import Subject
 
-_WIDE = 760.0
+_WIDE = 1040.0
 _LANE = 26.0
 _LANES = 40
 _BINS = 240
