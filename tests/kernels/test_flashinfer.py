@@ -12,35 +12,38 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("flashinfer")
-pytest.importorskip("triton")
-pytestmark = [pytest.mark.gpu, pytest.mark.timeout(580)]
-if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0):
-    pytest.skip("no GPU that FlashInfer's attention runs on", allow_module_level=True)
+from sglc.kernels import flashinfer_ops as ops
+from sglc.kernels.attention_shape import Shape
+from sglc.kernels.flashinfer_prefill import FlashInferPrefill, backend_for
+from sglc.kernels.long_rows import ragged
+from sglc.kernels.paged_attention import Rows, paged_attention_torch
+from sglc.kernels.rms_norm import rms_norm_torch
+from sglc.kernels.silu_mul import silu_mul_torch
+from sglc.runtime.batch import Batch, Row
+from sglc.runtime.cuda.load import load_device_runner
+from sglc.runtime.cuda.runner import DeviceRunner
+from sglc.runtime.engine import EngineCore
+from sglc.runtime.model_runner import load_runner
+from tests.kernels.triton.places import close
+from tests.runtime.common import TOKENIZER, ask, request
+from tests.runtime.cuda.test_device_runner import save_model
 
-from sglc.kernels import flashinfer_ops as ops  # noqa: E402
-from sglc.kernels.attention_shape import Shape  # noqa: E402
-from sglc.kernels.flashinfer_prefill import FlashInferPrefill, backend_for  # noqa: E402
-from sglc.kernels.long_rows import ragged  # noqa: E402
-from sglc.kernels.paged_attention import Rows, paged_attention_torch  # noqa: E402
-from sglc.kernels.rms_norm import rms_norm_torch  # noqa: E402
-from sglc.kernels.silu_mul import silu_mul_torch  # noqa: E402
-from sglc.runtime.batch import Batch, Row  # noqa: E402
-from sglc.runtime.cuda.load import load_device_runner  # noqa: E402
-from sglc.runtime.cuda.runner import DeviceRunner  # noqa: E402
-from sglc.runtime.engine import EngineCore  # noqa: E402
-from sglc.runtime.model_runner import load_runner  # noqa: E402
-from tests.kernels.triton.places import close  # noqa: E402
-from tests.runtime.common import TOKENIZER, ask, request  # noqa: E402
-from tests.runtime.cuda.test_device_runner import save_model  # noqa: E402
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(580)]
 
 CUDA = torch.device("cuda", 0)
-BEST = backend_for(torch.cuda.get_device_capability(CUDA))
+BEST = backend_for(torch.cuda.get_device_capability(CUDA) if torch.cuda.is_available() else (9, 0))
 ERROR = {torch.float16: 2e-3, torch.bfloat16: 1.5e-2}  # of the largest
 # (backend, type, query heads, KV heads, head size)
 SHAPES = [*((BEST, dtype, *heads, dim) for dtype in (torch.bfloat16, torch.float16)
             for dim in (128, 64) for heads in ((32, 8), (6, 2), (4, 4))),
           *(("fa2", torch.bfloat16, *heads, 128) for heads in ((32, 8), (7, 1)))]
+
+
+@pytest.fixture(autouse=True)
+def package() -> None:
+    pytest.importorskip("flashinfer")
+    if not torch.cuda.is_available() or BEST is None:
+        pytest.skip("no GPU that FlashInfer's attention runs on")
 
 
 def step(rng: np.random.Generator, sizes: list[tuple[int, int]]) -> tuple[Rows, np.ndarray, int]:
