@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sglc.collector import collection_paused
 from sglc.config import RunOptions
 from sglc.errors import SglcWarning, TailNotTraced, TraceError
 from sglc.lang import eager_run
@@ -172,12 +173,13 @@ class VariantCache:
             states[i] = CompiledState(instance)
         bar = Progress(len(rows), control.progress_bar)
         try:
-            if plan is not None:
-                plan.start_all(sorted([i for group in instances.values() for i in group],
-                                      key=lambda i: i.row))
-            else:
-                for key, job in jobs.items():
-                    job.start_all(instances[key])
+            with collection_paused():  # what starts lives on until its row is over
+                if plan is not None:
+                    plan.start_all(sorted([i for group in instances.values() for i in group],
+                                          key=lambda i: i.row))
+                else:
+                    for key, job in jobs.items():
+                        job.start_all(instances[key])
             for _ in range(len(rows) - len(eager)):
                 i = ended.get()
                 bar.step()

@@ -37,7 +37,7 @@ AHEAD = 1.25  # of the memory: how much of a batch is under way
 @dataclass(slots=True, eq=False)
 class _Entry:
     """One instance.  groups: of its prompts, once for each; charge: what it counts for in the
-    window, 0 before its turn."""
+    window, 0 before its turn; need: while the batch starts, what it needs."""
 
     instance: Instance
     held: list[tuple[Request, CallPlan, int | None]] = field(default_factory=list)
@@ -45,6 +45,7 @@ class _Entry:
     place: int = 0
     charge: int = 0
     pin: Pin | None = None
+    need: Need | None = None
 
 
 class Dispatcher:
@@ -92,11 +93,15 @@ class Dispatcher:
             self._todo = [entries[i] for i in reversed(plan.order)]
             self._plan = plan
         self._fill()
+        with self._lock:
+            for entry in self._todo:  # lengths are learned meanwhile
+                entry.need = None
 
     def _all_fit(self, entries: Sequence[_Entry], plan: BatchPlan) -> bool:
         left = self.memory - sum([g.own for g in plan.groups])
         for entry in entries:
-            left -= self._need(entry).total
+            entry.need = self._need(entry)
+            left -= entry.need.total
             if left < 0:
                 return False
         return True
@@ -125,7 +130,7 @@ class Dispatcher:
             while self._todo:
                 entry = self._todo[-1]
                 if not entry.instance.ended:
-                    need = self._need(entry)
+                    need = entry.need or self._need(entry)
                     if not self._window.enter(need.charge, entry.groups):
                         break
                     entry.charge = need.charge

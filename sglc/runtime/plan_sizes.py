@@ -64,7 +64,8 @@ class PlanSizes:
         self.bound = bound
         self.tokenizer = tokenizer
         self.expected = expected
-        self._rate: list[float] = []  # tokens a byte, of some rows
+        self._rate = 1.0  # tokens a byte, the most of some rows
+        self._samples = 0
         self._steps: dict[int, list[tuple[Step, int]]] = {}  # what may set a slot
         for step in code.steps:
             for i, slot in enumerate(step.outputs):
@@ -291,22 +292,25 @@ class PlanSizes:
     def need(self, env: Sequence[Any], shared: int) -> Need:
         """What an instance needs beyond the `shared` first tokens of its prompts.  `env`: its
         slots after its start."""
-        if len(self._rate) < SAMPLES:
+        if self._samples < SAMPLES:
             self._sample(env)
-        kept, total = self._sizes(self._root, env, shared)
-        call = max([self._value(terms, env, shared) for terms in self._calls], default=0)
+        known: dict[int, float] = {}
+        kept, total = self._sizes(self._root, env, shared, known)
+        call = max([self._value(terms, env, shared, known) for terms in self._calls], default=0)
         return Need(kept, min(kept + call, total), total)
 
-    def _sizes(self, region: _Region, env: Sequence[Any], shared: int) -> tuple[int, int]:
-        kept = self._value(region.kept, env, shared)
-        total = kept + self._value(region.rest, env, shared)
+    def _sizes(self, region: _Region, env: Sequence[Any], shared: int,
+               known: dict[int, float]) -> tuple[int, int]:
+        kept = self._value(region.kept, env, shared, known)
+        total = kept + self._value(region.rest, env, shared, known)
         for arms in region.branches:
-            sizes = [self._sizes(arm, env, shared) for arm in arms]
+            sizes = [self._sizes(arm, env, shared, known) for arm in arms]
             kept += max([s[0] for s in sizes], default=0)
             total += max([s[1] for s in sizes], default=0)
         return kept, total
 
-    def _value(self, terms: Sum, env: Sequence[Any], shared: int) -> int:
+    def _value(self, terms: Sum, env: Sequence[Any], shared: int, known: dict[int, float]) -> int:
+        """known: the lengths of this row's prompts, as far as they were asked for."""
         out = 0.0
         for term, times in terms.items():
             if term == 1:
@@ -314,28 +318,31 @@ class PlanSizes:
             elif term[0] == "step":
                 step = self.code.steps[term[1]]
                 size = self.expected(step)
-                out += times * (size if step.kind == "gen" else size * self.rate)
+                out += times * (size if step.kind == "gen" else size * self._rate)
             elif term[0] == "text":
-                out += times * self._estimate(env[term[1]])
+                out += times * self._text_length(env[term[1]])
             else:
-                before = shared if term[2] is None else max(shared, self._length(env[term[2]]))
-                out += times * max(0, self._length(env[term[1]]) - before)
+                length = self._length(term[1], env, known)
+                before = 0.0 if term[2] is None else self._length(term[2], env, known)
+                out += times * max(0, length - max(shared, before))
         return int(out) + 1 if out else 0
 
-    def _length(self, prompt: Any) -> float:
-        if not isinstance(prompt, Prompt):
-            return 0
-        return len(prompt.ids) + self._estimate(prompt.tail) if prompt.tail else len(prompt.ids)
+    def _length(self, slot: int, env: Sequence[Any], known: dict[int, float]) -> float:
+        """Of a prompt, in tokens."""
+        found = known.get(slot)
+        if found is None:
+            prompt = env[slot]
+            found = 0.0  # of an arm that is not taken
+            if isinstance(prompt, Prompt):
+                found = len(prompt.ids) + (self._text_length(prompt.tail) if prompt.tail else 0)
+            known[slot] = found
+        return found
 
-    def _estimate(self, text: Any) -> float:
+    def _text_length(self, text: Any) -> float:
         if not isinstance(text, str):
             return 1.0
-        return min(len(utf8(text)) * self.rate + 1, len(utf8(text)))
-
-    @property
-    def rate(self) -> float:
-        """Tokens a byte."""
-        return max(self._rate, default=1.0)
+        size = len(text) if text.isascii() else len(utf8(text))
+        return min(size * self._rate + 1, size)
 
     def _sample(self, env: Sequence[Any]) -> None:
         """Learn how many tokens a byte is from the texts of a row."""
@@ -346,7 +353,9 @@ class PlanSizes:
                 size += len(utf8(text))
                 tokens += len(self.tokenizer.encode(text))
         if size:
-            self._rate.append(tokens / size)
+            rate = tokens / size
+            self._rate = max(self._rate, rate) if self._samples else rate
+            self._samples += 1
 
 
 def _add(to: Sum, terms: Sum, times: int = 1) -> None:

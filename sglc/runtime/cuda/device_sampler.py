@@ -73,6 +73,7 @@ class DeviceSampler:
         self._tables = DeviceTables(self._words, device)
         self.mask_seconds = 0.0
         self._no_k: dict[int, tuple[Tensor, Tensor]] = {}
+        self._no_ids: dict[int, Tensor] = {}
 
     def plain(self, logits: Tensor, draws: Tensor) -> Tensor:
         """Tokens, int64 (R,), of rows without masks, filters and penalties.
@@ -186,7 +187,11 @@ class DeviceSampler:
         """int32 (R, n), filled up with -1; n is 0 or a power of two."""
         most = max(map(len, lists), default=0)
         if not most:
-            return torch.empty((len(lists), 0), dtype=torch.int32, device=self._device)
+            rows = len(lists)
+            if rows not in self._no_ids:
+                self._no_ids[rows] = torch.empty((rows, 0), dtype=torch.int32,
+                                                 device=self._device)
+            return self._no_ids[rows]
         out = np.full((len(lists), 1 << (most - 1).bit_length()), -1, np.int32)
         for line, ids in zip(out, lists, strict=True):
             line[:len(ids)] = ids
@@ -221,6 +226,8 @@ def _words(draws: Sequence[Draw]) -> tuple[list[np.ndarray], list[int]]:
     of: dict[int, int] = {}
     kept: list[np.ndarray] = []
     row_of = [-1] * len(draws)
+    if all(rule is not None and rule.there for rule in {d.rule for d in draws}):
+        return kept, row_of
     for i, d in enumerate(draws):
         if (d.rule is None or not d.rule.there) and d.flags & WORDS and d.words is not None:
             at = of.get(id(d.words))
