@@ -29,8 +29,8 @@ from sglc.kernels.few_logits_triton import few_logits_triton
 from sglc.kernels.fused_linear import fused_linear_torch
 from sglc.kernels.fused_linear_triton import fused_linear_triton, pack_triton
 from sglc.kernels.logprobs_triton import logprobs_triton
-from sglc.kernels.rms_norm import add_rms_norm_torch
-from sglc.kernels.rms_norm_triton import add_rms_norm_triton, rms_norm_triton
+from sglc.kernels.rms_norm import rms_norm_torch
+from sglc.kernels.rms_norm_triton import rms_norm_triton
 from sglc.kernels.rope import rope_frequencies
 from sglc.kernels.rope_store import rope_store_torch, rope_table
 from sglc.kernels.rope_store_triton import rope_store_triton
@@ -67,19 +67,11 @@ def line(name: str, rows: int, took: float, nbytes: float = 0, flops: float = 0,
 
 def small_kernels(rows: int) -> None:
     """Norms, rope with the store, the gate, the embedding."""
-    x, residual, w = randn(rows, HIDDEN), randn(rows, HIDDEN), randn(HIDDEN)
-    sums = [residual.clone(), residual.clone()]
-    right("add_rms_norm", add_rms_norm_triton(x, sums[0], w, 1e-5),
-          add_rms_norm_torch(x, sums[1], w, 1e-5), 8e-3)
+    x, w = randn(rows, HIDDEN), randn(HIDDEN)
+    right("rms_norm", rms_norm_triton(x, w, 1e-5),
+          rms_norm_torch(x.float(), w.float(), 1e-5), 8e-3)
     line("rms_norm", rows, microseconds(lambda i: rms_norm_triton(x, w, 1e-5)), 2 * x.nbytes,
          torch=microseconds(lambda i: rms_norm(x, (HIDDEN,), w, 1e-5)))
-
-    def plain(i: int) -> Tensor:
-        residual.add_(x)
-        return rms_norm(residual, (HIDDEN,), w, 1e-5)
-
-    line("add_rms_norm", rows, microseconds(lambda i: add_rms_norm_triton(x, residual, w, 1e-5)),
-         4 * x.nbytes, torch=microseconds(plain))
 
     qkv = randn(rows, (HEADS + 2 * GROUPS) * DIM)
     table = rope_table(rope_frequencies(DIM, 5e5).cuda(), 8192)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sglc.kernels.rms_norm_triton import add_rms_norm_triton, rms_norm_triton
+from sglc.kernels.rms_norm_triton import rms_norm_triton
 from sglc.kernels.silu_mul_triton import silu_mul_triton
 
 _LANES = 8  # numbers of 16 bits that it reads at once
@@ -26,17 +26,6 @@ def rms_norm_flashinfer(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     from flashinfer.norm import rmsnorm
 
     out: Tensor = rmsnorm(x, weight, eps)
-    return out
-
-
-def add_rms_norm_flashinfer(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """As `add_rms_norm_torch`, of contiguous tensors."""
-    if not _taken(x, x.shape[1]):
-        return add_rms_norm_triton(x, residual, weight, eps)
-    from flashinfer.norm import fused_add_rmsnorm
-
-    out = x.clone()  # it writes the norm over its input
-    fused_add_rmsnorm(out, residual, weight, eps)
     return out
 
 

@@ -23,6 +23,7 @@ DTYPES = (torch.bfloat16, torch.float16)
 # Backends that were measured to be faster than the kernels here (`bench/gpu_attention.py`), so
 # that kernels="auto" takes them where the package is installed.
 FASTER: frozenset[str] = frozenset({"fa3"})
+MEASURED = (0, 6, 14)  # the version of the package; older ones are taken only where asked for
 
 _WORK_HEADS = 64  # query heads for which the package's memory for work lists is surely enough
 _WORK_BYTES = 8 << 20

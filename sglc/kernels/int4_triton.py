@@ -14,8 +14,7 @@ from sglc.kernels.silu_mul_triton import silu_mul_triton
 
 
 def pack_int4_triton(matrix: Int4Matrix) -> PackedInt4 | None:
-    """The matrix as `int4_linear_triton` wants it; None for groups that are not all of one size,
-    or not of 32 columns or a multiple."""
+    """The matrix as `int4_linear_triton` wants it; None for what `pack_words` does not take."""
     return pack_words(matrix)
 
 

@@ -51,15 +51,14 @@ DEVICE_IMPLEMENTATIONS: dict[str, dict[str, str]] = {
             "torch": f"sglc.kernels.{op}:{op}_torch"}
        for op in ("fused_linear", "rms_norm", "silu_mul", "gelu_mul", "embed", "rope_store",
                   "experts", "few_logits", "row_masks", "sample", "logprobs")},
-    **{op: {"triton": f"sglc.kernels.rms_norm_triton:{op}_triton",
-            "torch": f"sglc.kernels.rms_norm:{op}_torch"}
-       for op in ("add_rms_norm", "rms_norm_add")},
+    "rms_norm_add": {"triton": "sglc.kernels.rms_norm_triton:rms_norm_add_triton",
+                     "torch": "sglc.kernels.rms_norm:rms_norm_add_torch"},
 }
 
 # Forms that are taken only where kernels="flashinfer" is asked for.
 FLASHINFER_IMPLEMENTATIONS: dict[str, str] = {
     op: f"sglc.kernels.flashinfer_ops:{op}_flashinfer"
-    for op in ("rms_norm", "add_rms_norm", "silu_mul")
+    for op in ("rms_norm", "silu_mul")
 }
 
 # Operations whose result for a row must not depend on the rows beside it, where others' may.
@@ -103,7 +102,6 @@ class DeviceKernels:
     pack_int4: Callable[[Int4Matrix], Any]  # for `fused_linear`; None if it cannot be
     fused_linear: Callable[..., Tensor]
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
-    add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], Tensor]
     rms_norm_add: Callable[[Tensor, Tensor, Tensor, float], Tensor]
     silu_mul: Callable[[Tensor], Tensor]
     gelu_mul: Callable[[Tensor], Tensor]

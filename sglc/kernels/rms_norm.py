@@ -18,9 +18,3 @@ def rms_norm_add_torch(x: Tensor, residual: Tensor, weight: Tensor, eps: float) 
     """Adds the norm of x to `residual` in place and returns it; (T, H), of one type."""
     residual += rms_norm_torch(x.float(), weight.float(), eps)
     return residual
-
-
-def add_rms_norm_torch(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Adds x to `residual` in place and returns the norm of the sum; (T, H), of one type."""
-    residual += x
-    return rms_norm_torch(residual.float(), weight.float(), eps).to(x.dtype)

@@ -1,5 +1,4 @@
-"""`rms_norm`, and additions before and after it, as one Triton kernel: a program a
-row, sums in float32."""
+"""`rms_norm` and `rms_norm_add` as one Triton kernel: a program a row, sums in float32."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from sglc.kernels.overlap import let_next_start, overlap, wait_for_inputs
 
 @triton.jit
 def _kernel(x_ptr, residual_ptr, weight_ptr, out_ptr, width, eps,
-            BLOCK: tl.constexpr, ADD: tl.constexpr, AFTER: tl.constexpr, OVERLAP: tl.constexpr):
+            BLOCK: tl.constexpr, AFTER: tl.constexpr, OVERLAP: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * width
     at = tl.arange(0, BLOCK)
     inside = at < width
@@ -21,10 +20,6 @@ def _kernel(x_ptr, residual_ptr, weight_ptr, out_ptr, width, eps,
     let_next_start(OVERLAP)
     wait_for_inputs(OVERLAP)
     x = tl.load(x_ptr + row + at, mask=inside, other=0.0)
-    if ADD:
-        old = tl.load(residual_ptr + row + at, mask=inside, other=0.0)
-        x = (x.to(tl.float32) + old.to(tl.float32)).to(x.dtype)
-        tl.store(residual_ptr + row + at, x, mask=inside)
     x = x.to(tl.float32)
     scale = 1.0 / tl.sqrt(tl.sum(x * x, axis=0) / width + eps)
     y = x * scale * weight
@@ -33,27 +28,21 @@ def _kernel(x_ptr, residual_ptr, weight_ptr, out_ptr, width, eps,
     tl.store(out_ptr + row + at, y.to(out_ptr.dtype.element_ty), mask=inside)
 
 
-def _launch(x: Tensor, residual: Tensor, weight: Tensor, eps: float, add: bool = False,
-            after: bool = False) -> Tensor:
+def _launch(x: Tensor, residual: Tensor, weight: Tensor, eps: float, after: bool) -> Tensor:
     rows, width = x.shape
     out = residual if after else torch.empty_like(x)
     if rows:
         block = triton.next_power_of_2(width)
-        _kernel[(rows,)](x, residual, weight, out, width, eps, BLOCK=block, ADD=add,
-                         AFTER=after, num_warps=min(16, max(1, block // 512)), **overlap(x))
+        _kernel[(rows,)](x, residual, weight, out, width, eps, BLOCK=block, AFTER=after,
+                         num_warps=min(16, max(1, block // 512)), **overlap(x))
     return out
 
 
 def rms_norm_triton(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """As `rms_norm_torch`, of contiguous x (T, H) of any float type, which the result has too."""
-    return _launch(x, x, weight, eps)
+    return _launch(x, x, weight, eps, False)
 
 
 def rms_norm_add_triton(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
     """As `rms_norm_add_torch`, of contiguous tensors."""
-    return _launch(x, residual, weight, eps, after=True)
-
-
-def add_rms_norm_triton(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """As `add_rms_norm_torch`, of contiguous tensors."""
-    return _launch(x, residual, weight, eps, add=True)
+    return _launch(x, residual, weight, eps, True)

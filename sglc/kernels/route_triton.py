@@ -57,7 +57,9 @@ def _choose_kernel(scores_ptr, weights_ptr, chosen_ptr, counts_ptr, order_ptr, s
     e = tl.arange(0, BLOCK_E)
     there = token < tokens
     p = _best(scores_ptr, token, tokens, stride, EXPERTS, BLOCK, BLOCK_E)
-    left = p
+    # Tokens whose scores are no numbers choose as well: every pair has to have a place.
+    ranked = tl.where(p == p, p, 0.0)
+    left = ranked
     total = tl.zeros([BLOCK], tl.float32)
     used = tl.zeros([BLOCK, BLOCK_E], tl.int32)
     for k in tl.static_range(USED):
@@ -76,11 +78,11 @@ def _choose_kernel(scores_ptr, weights_ptr, chosen_ptr, counts_ptr, order_ptr, s
         place = start[None, :] + tl.cumsum(used, 0) - used
     else:
         tl.store(counts_ptr + tl.program_id(0) * EXPERTS + e, count, mask=e < EXPERTS)
-    left = p
+    left = ranked
     for k in tl.static_range(USED):
         best = tl.argmax(left, 1)
         mine = e[None, :] == best[:, None]
-        weight = tl.max(left, 1)
+        weight = tl.sum(tl.where(mine, p, 0.0), 1)
         if NORMALISED:
             weight = weight / total
         tl.store(weights_ptr + token * USED + k, weight, mask=there)

@@ -99,10 +99,6 @@ class Tokenizer(ABC):
         return frozenset(self.special.values())
 
     @cached_property
-    def special_names(self) -> dict[int, str]:
-        return {i: name for name, i in self.special.items()}
-
-    @cached_property
     def fingerprint(self) -> str:
         """A hash of the vocabulary's bytes in id order, and of the control and EOS ids."""
         import hashlib

@@ -148,11 +148,12 @@ def _beside(folder: Path | None, name: str) -> Json:
 
 
 def _companions(folder: Path | None, fields: Json) -> Json:
-    """BOS, EOS and the chat template, from the files in `folder`; without, `fields` has BOS."""
+    """BOS, EOS and the chat template, from the files in `folder`; without, `fields` has them."""
     config = _beside(folder, "tokenizer_config.json")
     generation = _beside(folder, "generation_config.json")
     ids = {**fields["tokens"], **fields["added"], **fields["special"]}
-    bos_token, eos_token = _named(config.get("bos_token")), _named(config.get("eos_token"))
+    bos_token = _named(config.get("bos_token"))
+    eos_token = _named(config.get("eos_token")) or fields.get("eos_token", "")
     adds_bos = config.get("add_bos_token")
     bos_id = fields["bos_id"]
     if adds_bos is False:

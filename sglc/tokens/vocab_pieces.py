@@ -64,6 +64,7 @@ def _fields(path: Path, data: bytes) -> dict[str, Any]:
                       "follow each other)")
     made = [i for i, kind in enumerate(kinds) if kind in (_NORMAL, _USER)]
     special = {n: i for i, n in enumerate(names) if kinds[i] in (_UNKNOWN, _CONTROL)}
+    eos = trainer.get(47, b"</s>").decode()
     return {
         "tokens": {n: i for i, n in enumerate(names)}, "special": special,
         "added": {n: i for i, n in enumerate(names) if kinds[i] == _USER},
@@ -72,7 +73,8 @@ def _fields(path: Path, data: bytes) -> dict[str, Any]:
         "dummy_prefix": bool(normalizer.get(3, 1)), "first_normalizer": FIRST_NORMALIZER,
         "byte_level": False, "fuse_unk": True,
         "unk_token": next((n for n, i in special.items() if kinds[i] == _UNKNOWN), None),
-        "bos_id": special.get(trainer.get(46, b"<s>").decode())}
+        "bos_id": special.get(trainer.get(46, b"<s>").decode()),
+        "eos_token": eos if eos in special else ""}
 
 
 def _message(data: bytes) -> Iterator[tuple[int, Any]]:

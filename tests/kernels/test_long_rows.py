@@ -170,7 +170,7 @@ def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = resolve_device("flashinfer")
     assert asked.long_rows == "flashinfer"
     assert {op for op, b in asked.backends if b == "flashinfer"} == {
-        "rms_norm", "add_rms_norm", "silu_mul"}
+        "rms_norm", "silu_mul"}
     assert {b for _, b in asked.backends} == {"triton", "flashinfer"}
     auto = resolve_device("auto")
     assert auto.long_rows == "auto" and {b for _, b in auto.backends} == {"triton"}
@@ -217,6 +217,8 @@ def test_opening(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Any] = []
     monkeypatch.setattr(eager, "FlashInferPrefill", lambda *given: opened.append(given) or given)
     monkeypatch.setattr(eager, "FASTER", frozenset({"fa3"}))
+    installed = {"flashinfer-python": "0.6.14"}
+    monkeypatch.setattr(eager, "version", installed.__getitem__)
 
     def open_on(capability: tuple[int, int], choice: str, device: str = "cuda") -> str | None:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
@@ -227,8 +229,13 @@ def test_opening(monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_on((8, 0), "flashinfer") == "fa2" and open_on((8, 0), "auto") is None
     assert open_on((7, 5), "flashinfer") is None and open_on((9, 0), "units") is None
     assert open_on((9, 0), "flashinfer", "cpu") is None
+    for other in ("0.6.9", "0.6", "0.7.0rc1", "later"):  # older, or not to be compared
+        installed["flashinfer-python"] = other
+        assert (open_on((9, 0), "auto") is None) == (other != "0.7.0rc1")
+    installed["flashinfer-python"] = "0.10.0.post1"
+    assert open_on((9, 0), "auto") == "fa3"
     assert {given[:3] for given in opened} == {
-        (units.shape, torch.bfloat16, torch.device("cuda"))} and len(opened) == 3
+        (units.shape, torch.bfloat16, torch.device("cuda"))} and len(opened) == 5
 
     def broken(*_: object) -> None:
         raise RuntimeError("Ninja build failed")

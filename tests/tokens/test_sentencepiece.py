@@ -133,6 +133,8 @@ def test_the_librarys_own_file(model: Any, tmp_path: Path) -> None:
     """In a folder without a tokenizer.json, with what was added beside it."""
     size = model.vocab_size()
     (tmp_path / "tokenizer.model").write_bytes(model.serialized_model_proto())
+    alone = BpeTokenizer.from_json(tmp_path)
+    assert alone.bos_id == 1 and alone.eos_ids == {2}
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<image>": size, "<x>": size + 1}))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({
         "eos_token": "</s>", "chat_template": "{{ 1 }}", "added_tokens_decoder": {

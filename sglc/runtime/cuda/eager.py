@@ -5,6 +5,8 @@ beside them.  What a step is for is not known here.
 from __future__ import annotations
 
 import logging
+import re
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +14,14 @@ from torch import Tensor
 
 from sglc.errors import ModelError
 from sglc.kernels.attention_shape import PLAIN
-from sglc.kernels.flashinfer_prefill import DIMS, DTYPES, FASTER, FlashInferPrefill, backend_for
+from sglc.kernels.flashinfer_prefill import (
+    DIMS,
+    DTYPES,
+    FASTER,
+    MEASURED,
+    FlashInferPrefill,
+    backend_for,
+)
 from sglc.kernels.long_rows import long_span, ragged, split
 from sglc.kernels.paged_attention import Rows
 from sglc.runtime.cuda.attending import UnitSteps, attend_torch, scores_of
@@ -72,7 +81,7 @@ def long_rows(choice: str, units: UnitSteps | None, config: LlamaConfig, dtype: 
     if choice == "units" or units is None or device.type != "cuda" or not fits(config, dtype):
         return None
     backend = backend_for(torch.cuda.get_device_capability(device))
-    if backend is None or (choice == "auto" and backend not in FASTER):
+    if backend is None or (choice == "auto" and (backend not in FASTER or not recent())):
         return None
     try:
         return FlashInferPrefill(units.shape, dtype, device, backend)
@@ -85,6 +94,15 @@ def long_rows(choice: str, units: UnitSteps | None, config: LlamaConfig, dtype: 
         raise ModelError("SGLC504", "FlashInfer does not work here", why=str(error)[:400],
                          fixes=('use kernels="auto"',
                                 "install nvcc and ninja, with which it compiles")) from error
+
+
+def recent() -> bool:
+    """Whether FlashInfer's version is the one that was measured, or a later one."""
+    try:
+        numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", version("flashinfer-python"))
+    except PackageNotFoundError:
+        return False
+    return numbers is not None and tuple(map(int, numbers.groups())) >= MEASURED
 
 
 def fits(config: LlamaConfig, dtype: torch.dtype) -> bool:

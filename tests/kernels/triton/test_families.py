@@ -140,6 +140,27 @@ def test_routing(place: Place) -> None:
             assert torch.equal(found.starts[1:].long(), counts.cumsum(0)) and not found.starts[0]
 
 
+def test_routing_of_scores_that_are_no_numbers(place: Place) -> None:
+    """Each pair still has one place, and a token's experts are its own; weights are no numbers."""
+    for tokens, count, used in ((3, 8, 2), (place.pick(34, 9000), 6, 3)):
+        scores = place.randn(tokens, count)
+        scores[0], scores[2, 1], scores[tokens - 1, 0] = float("nan"), float("inf"), float("nan")
+        for normalised in (False, True):
+            for fixed in (False, True):
+                found = route_triton(scores, used, normalised, fixed)
+                order = found.order.long()
+                pairs = torch.arange(tokens * used, device=place.device)
+                assert torch.equal(order.sort().values, pairs)
+                expert = torch.searchsorted(found.starts[1:].long(), pairs, right=True)
+                assert int(expert.max()) < count
+                of_pair = torch.empty_like(expert).index_copy_(0, order, expert)
+                ranked = of_pair.view(tokens, used).sort(-1).values
+                assert bool((ranked[:, 1:] > ranked[:, :-1]).all())
+                broken = ~scores.isfinite().all(-1)
+                assert bool(found.weights[broken].isnan().all())
+                assert not bool(found.weights[~broken].isnan().any())
+
+
 def test_fixed_experts_do_not_depend_on_their_number(place: Place) -> None:
     for dtype in place.dtypes:
         n, hidden, width = place.pick(17, 500), place.pick(16, 1024), place.pick(16, 704)
