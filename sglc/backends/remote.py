@@ -66,10 +66,12 @@ class RuntimeEndpoint(ApiBackend):
             template = registry.by_model_path(info["model_path"])
         self._pool = ThreadPoolExecutor(max_concurrent, thread_name_prefix="sglc-remote")
         self._closed = threading.Event()
-        api = _Generate(self.http, self._pool, "the server at " + self.base_url)
+        special = tuple(info.get("special_tokens") or ())
+        own = () if chat_template_name is not None else (
+            (info.get("role_texts") or {}).get("control_tokens") or ())
+        api = _Generate(self.http, self._pool, "the server at " + self.base_url, special)
         super().__init__(api, max_concurrent=max_concurrent, chat_template=template,
-                         control_names=(info.get("role_texts") or {}).get("control_tokens", ())
-                         if chat_template_name is None else ())
+                         control_names={*special, *own})
 
     # -- programs -------------------------------------------------------------------------
     def start_program(self, bodies: Sequence[Mapping[str, Any]]
@@ -139,10 +141,16 @@ def _template_said(info: Mapping[str, Any]) -> ChatTemplate | None:
 
 
 class _Generate:
-    """`POST /generate` as an API for text prompts."""
+    """`POST /generate` as an API for text prompts.
 
-    def __init__(self, http: HttpJson, pool: ThreadPoolExecutor, name: str) -> None:
+    special: the names that the server takes for control tokens wherever they are in a text, as
+    far as it tells.
+    """
+
+    def __init__(self, http: HttpJson, pool: ThreadPoolExecutor, name: str,
+                 special: tuple[str, ...] = ()) -> None:
         self.http = http
+        self._special = special
         self.can = Capabilities(
             name, frozenset((*_SENT, "return_logprob", "top_logprobs_num")), max_stops=16,
             messages=False, continues=True, images=True, max_temperature=100.0)
@@ -161,6 +169,7 @@ class _Generate:
             del params["n"]
         if ask.stop:
             params["stop"] = list(ask.stop)
+        self._check(ask.conversation, ask.conversation.text)
         body: dict[str, Any] = {"text": ask.conversation.text, "sampling_params": params,
                                 **_pictures(ask.conversation, 1)}
         if told:
@@ -190,6 +199,8 @@ class _Generate:
                      method: str) -> Choice:
         """By the log-probabilities of every choice as part of the prompt."""
         total, text = Choice(0, {}, 0), conversation.text
+        for choice in choices:
+            self._check(conversation, text + choice)
         base, *rows = await self._scored("text", [text, *[text + c for c in choices]], total,
                                          **_pictures(conversation, 1 + len(choices)))
         ids = [array("q", [t for _, t, _ in row]) for row in (base, *rows)]
@@ -204,6 +215,19 @@ class _Generate:
         total.meta["input_token_logprobs"] = [[tuple(e) for e in row] for row in scored]
         total.meta["output_token_logprobs"] = [[] for _ in choices]
         return total
+
+    def _check(self, conversation: Conversation, text: str) -> None:
+        """CapabilityError SGLC012 for a text of the program that names a control token: what is
+        plain text in this process would be one there."""
+        marks = [image.text for image in conversation.images]
+        for name in self._special:
+            if name in text and text.count(name) != (
+                    conversation.controls.count(name) + marks.count(name)):
+                raise CapabilityError(
+                    "SGLC012", f"a prompt with {name} in its text is not sent to a server",
+                    why="it would be a control token there",
+                    fixes=(f"leave {name} out of the text",
+                           "run the program as one unit: compiled, without calls of Python"))
 
     async def _scored(self, kind: str, prompts: list[Any], total: Choice,
                       **more: Any) -> list[Any]:

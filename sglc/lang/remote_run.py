@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from sglc import errors
@@ -15,6 +16,7 @@ from sglc.backends.sent_rows import Sent
 from sglc.backends.wire import NotPlain, decode
 from sglc.config import RunOptions
 from sglc.errors import EngineError, ImageError, LanguageError, SglcError
+from sglc.ir.bags import text_counts
 from sglc.ir.printer import print_module
 from sglc.lang.state import ProgramState, unknown_variable
 
@@ -123,23 +125,29 @@ def start_remote(program: Any, backend: Any, rows: list[dict[str, Any]], options
         return states
     cache, checked = program.compiler(), set[Any]()
     groups: dict[Any, Sent] = {}
+    texts: dict[Any, str] = {}  # of the programs
+    settings = program.settings
+    counts = settings.batch_texts(rows)
     for index, values in enumerate(rows):
         variant = cache.variant(values, checked)
         if variant.trace is None or variant.trace.breaks or variant.trace.calls:
             continue
         if variant not in groups:
-            groups[variant] = Sent(next(iter(variant.trace.module.programs.values())),
-                                   backend.most)
+            module = variant.trace.module
+            texts[variant] = print_module(module, locs=False)
+            most = backend.most.bytes - len(json.dumps(texts[variant]))
+            groups[variant] = Sent(next(iter(module.programs.values())), replace(
+                backend.most, bytes=most if counts is None else most // 2))
         with suppress(NotPlain, ImageError):
             groups[variant].add(index, values)
-    settings = program.settings
     for variant, sent in groups.items():
         common = {
-            "ir": print_module(variant.trace.module, locs=False), "options": said, "seed": seed,
+            "ir": texts[variant], "options": said, "seed": seed,
             "level": settings.level, "without": list(settings.without),
-            "outputs": None if settings.outputs is None else list(settings.outputs),
-            "batch": settings.batch_texts(rows)}
+            "outputs": None if settings.outputs is None else list(settings.outputs)}
         futures = start([{**common, "rows": part.rows, "images": part.images.files,
+                          "batch": None if counts is None else {
+                              t: counts[t] for t in text_counts([rows[i] for i in part.indices])},
                           "row_numbers": [numbers[i] for i in part.indices]}
                          for part in sent.parts])
         if futures is None:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from sglc.runtime.request import Result
 from sglc.serve.answers import json_answer
-from sglc.serve.chat_prompt import image_urls
+from sglc.serve.chat_prompt import image_urls, texts_in
 from sglc.serve.context import CONTEXT
 from sglc.serve.flight import Done, Event, Flight, Piece
 from sglc.serve.openai_calls import REASONS, asked_of, check_common, constraint, load, usage
@@ -55,9 +55,8 @@ class _Chat:
         """Render, tokenize and submit; in a thread."""
         tools = None if self.body.tool_choice == "none" else self.body.tools
         chats = self.service.chats
-        for message in self.body.messages:
-            if isinstance(message.content, str):
-                self.service.check_length(message.content)
+        for text in texts_in(self.body.messages):
+            self.service.check_length(text)
         prompt = chats.prompt(self.body.messages, tools, images)
         self.rows = [prompt.token_ids()]
         load(flight, self.rows, self.asked, compiled, images=prompt.images,
@@ -89,7 +88,7 @@ async def chat(service: Service, request: web.Request, body: ChatRequest) -> web
     run = _Chat(service, body)
     request[CONTEXT].asks(run.id, run.asked.options)
     context = request[CONTEXT]
-    heavy = service.hold_logprobs([run.asked.options], 1, context.holds)
+    heavy = service.hold_logprobs([(run.asked.options, 0)], context.holds)
     with service.flight(context.deadline, context.space) as flight:
         compiled = await constraint(service, run.asked)
         images = await service.pictures.place(

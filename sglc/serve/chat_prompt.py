@@ -167,6 +167,15 @@ class ChatPrompts:
         return JinjaTemplate(source, self.tokenizer, variables={"tools": list(tools)})
 
 
+def texts_in(messages: Sequence[Message]) -> Iterator[str]:
+    """The texts of messages' contents."""
+    for message in messages:
+        if isinstance(message.content, str):
+            yield message.content
+        else:
+            yield from [p.text for p in message.content or () if not isinstance(p, ImagePart)]
+
+
 def image_urls(messages: Sequence[Message]) -> list[str]:
     """The URLs of the images in messages, in order.  Raises Problem 400 for what is no URL."""
     out = []

@@ -103,8 +103,8 @@ async def completions(service: Service, request: web.Request,
     """Answer one request."""
     run = _Completion(service, body)
     request[CONTEXT].asks(run.head["id"], run.asked.options)
-    heavy = service.hold_logprobs([run.asked.options], len(run.prompts),
-                                  request[CONTEXT].holds)
+    heavy = service.hold_logprobs([(run.asked.options, len(p) if body.echo else 0)
+                                   for p in run.prompts], request[CONTEXT].holds)
     with service.flight(request[CONTEXT].deadline, request[CONTEXT].space) as flight:
         compiled = await constraint(service, run.asked)
         await service.in_pool(service.work, run.launch, flight, compiled)

@@ -33,7 +33,8 @@ _EMBEDDING = tuple(ipaddress.IPv6Network(n) for n in (
 def is_public(address: Address) -> bool:
     """Whether an address is of the public internet, and stands for no other."""
     return address.is_global and not (address.is_multicast or address.is_reserved) and not (
-        address.version == 6 and any(address in net for net in _EMBEDDING))
+        address.version == 6 and (address.is_site_local or any(
+            address in net for net in _EMBEDDING)))
 
 
 class Fetcher:

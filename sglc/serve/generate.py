@@ -60,7 +60,9 @@ async def generate(service: Service, request: web.Request,
         deadline=context.deadline, until=context.holds))
     for row in rows:
         row.images = tuple([next(placed) for _ in row.files])
-    heavy = service.hold_logprobs([row.options for row in rows], 1, context.holds)
+    heavy = service.hold_logprobs([
+        (row.options, 0 if row.options.logprob_start_len < 0 else len(row.prompt))
+        for row in rows], context.holds)
     with service.flight(context.deadline, context.space) as flight:
         constraints: dict[Any, Any] = {}
         for what in {r.asked.constraint: r.asked for r in rows if r.asked.constraint}.values():

@@ -63,7 +63,8 @@ async def model_info(service: Service, request: web.Request) -> web.Response:
         "context_length": service.backend.core.runner.context_length,
         "vocab_size": tokenizer.vocab_size, "tokenizer_fingerprint": tokenizer.fingerprint,
         "chat_template": service.backend.template.name,
-        "role_texts": service.chats.role_texts, "max_body_bytes": service.limits.body_bytes,
+        "role_texts": service.chats.role_texts, "special_tokens": sorted(tokenizer.special),
+        "max_body_bytes": service.limits.body_bytes,
         "max_rows": min(MAX_ROWS, service.limits.sequences),
         "max_images": service.pictures.limits.images})
 

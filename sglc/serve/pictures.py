@@ -41,7 +41,13 @@ class PictureLimits:
 
 
 class Unreadable(Problem):
-    """What was given is no image."""
+    """What was given is no image; `error` says why."""
+
+    def __init__(self, error: ImageError, param: str) -> None:
+        d = error.diagnostic
+        super().__init__(400, f"{d.code} {d.what}" + (f" ({d.why})" if d.why else ""),
+                         param=param, code="invalid_image")
+        self.error = error
 
 
 class Pictures:
@@ -92,17 +98,17 @@ class Pictures:
     async def _one(self, source: str, param: str, deadline: float) -> PlacedImage:
         try:
             found: str | bytes = source
-            if source[:8].lower().startswith(("http://", "https://")):
-                found = await within(self._fetched(source), deadline - monotonic())
-            return await within(asyncio.get_running_loop().run_in_executor(
-                self._decoding, self._decoded, found), deadline - monotonic())
+            with ExitStack() as waiting:  # files that are fetched faster than one decodes them
+                if source[:8].lower().startswith(("http://", "https://")):
+                    found = await within(self._fetched(source), deadline - monotonic())
+                    self._room.hold(len(found), waiting)
+                return await within(asyncio.get_running_loop().run_in_executor(
+                    self._decoding, self._decoded, found), deadline - monotonic())
         except asyncio.TimeoutError:
             raise Problem(504, "the request took longer than it may",
                           code="deadline_exceeded") from None
         except ImageError as error:
-            d = error.diagnostic
-            raise Unreadable(400, f"{d.code} {d.what}" + (f" ({d.why})" if d.why else ""),
-                             param=param, code="invalid_image") from None
+            raise Unreadable(error, param) from None
         except Problem as problem:
             problem.param = param
             raise

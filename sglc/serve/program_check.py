@@ -107,7 +107,8 @@ class Bounds:
         self._token = widest
         self._context = context
         self._of: dict[Value, int] = {
-            a: len(json.dumps(arguments.get(a.name), default=str)) + 8 for a in program.args}
+            a: len(json.dumps(arguments.get(a.name), default=_as_text)) + 8
+            for a in program.args}
         self.steps = 0  # operations, loops laid out
         self.calls = 0  # gens and selects that the row makes at most
         self._block(program.body)
@@ -249,6 +250,11 @@ class Bounds:
             wide = 10 if conversion in ("r", "a") else 1
             total += wide * sizes[index] + sum(map(int, digits)) + 350
         return total
+
+
+def _as_text(value: Any) -> str:
+    """What no JSON is, by its length: a set, or an image, of which a prompt's text has a mark."""
+    return str(value) if isinstance(value, (set, frozenset)) else "x" * 64
 
 
 def _too_large(what: str) -> Problem:

@@ -31,7 +31,7 @@ from sglc.runtime.executor import Instance
 from sglc.runtime.job import Job
 from sglc.serve.answers import json_answer
 from sglc.serve.context import CONTEXT, Context
-from sglc.serve.pictures import Unreadable, file_in
+from sglc.serve.pictures import Unreadable
 from sglc.serve.problems import Problem, problem_of
 from sglc.serve.program_check import (
     MAX_ALL_STEPS,
@@ -228,7 +228,7 @@ class _Run:
 
 
 async def _images(service: Service, body: ProgramRequest, context: Context) -> list[Any]:
-    """The images that a body has; of one that cannot be read, its file: it is an error where the
+    """The images that a body has; of one that cannot be read, why: it is an error where the
     program uses it, and only there."""
     out: list[Any] = []
     if len(body.images) > (most := service.pictures.limits.images):
@@ -238,8 +238,8 @@ async def _images(service: Service, body: ProgramRequest, context: Context) -> l
         try:
             out += await service.pictures.place([text], param="images", until=context.holds,
                                                 deadline=context.deadline)
-        except Unreadable:
-            out.append(file_in(text))
+        except Unreadable as problem:
+            out.append(problem.error)
     return out
 
 

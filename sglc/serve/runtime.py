@@ -96,7 +96,9 @@ class Runtime:
         headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
         body = {"text": prompt, "sampling_params": dict(sampling_params), "stream": True}
         sent = 0
-        async with aiohttp.ClientSession(headers=headers, read_bufsize=_LINE) as session, \
+        async with aiohttp.ClientSession(
+                headers=headers, read_bufsize=_LINE,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=30)) as session, \
                 session.post(self.generate_url, json=body) as response:
             async for line in response.content:
                 event = line.strip().removeprefix(b"data: ")

@@ -119,14 +119,18 @@ class Service:
         """`fn(*args)`, in a thread where it takes long: the loop has others to serve."""
         return await self.in_pool(self.work, fn, *args) if heavy else fn(*args)
 
-    def hold_logprobs(self, options: Iterable[RunOptions], times: int, until: ExitStack) -> bool:
+    def hold_logprobs(self, prompts: Iterable[tuple[RunOptions, int]], until: ExitStack) -> bool:
         """Whether log-probabilities are asked for, and so answers are large; room is kept for
-        those of `times` sequences of each of `options` until `until` is closed.
+        them until `until` is closed.
 
+        prompts: the options of each one, and how much of it is scored (tokens, or characters).
         Raises Problem 400 or 429.
         """
-        most = sum(times * o.n * min(o.max_tokens, self.context_length) * (1 + o.top_logprobs_num)
-                   for o in options if o.return_logprob or o.top_logprobs_num)
+        most, context = 0, self.context_length
+        for o, scored in prompts:
+            if o.return_logprob or o.top_logprobs_num:
+                most += o.n * (min(o.max_tokens, context) * (1 + o.top_logprobs_num)
+                               + min(scored, context))
         if most:
             self.logprobs.hold(most, until)
         return most > 0

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from sglc.errors import LanguageError
+from sglc.errors import ImageError, LanguageError
 
 FIRST_ID = 1 << 62
 """No vocabulary goes this far; every id of an image does."""
@@ -62,13 +62,17 @@ def after(key: int) -> int:
 
 
 def place_image(tokenizer: Any, source: Any) -> PlacedImage:
-    """The image as the tokenizer's model takes it.
+    """The image as the tokenizer's model takes it.  An ImageError stands for an image that could
+    not be read, and is raised anew.
 
     Raises LanguageError SGLC008 if the model has no vision, ImageError SGLC510 if this is no
     image that can be read.
     """
     if isinstance(source, PlacedImage):
         return source
+    if isinstance(source, ImageError):
+        d = source.diagnostic
+        raise ImageError(d.code, d.what, why=d.why, fixes=d.fixes)
     places: ImagePlaces | None = getattr(tokenizer, "images", None)
     if places is None:
         raise LanguageError("SGLC008", "an image is given to a model without vision",

@@ -81,7 +81,8 @@ class Conversation:
     """What an API is sent of a prompt: text outside of messages, and messages as (role, text).
 
     open: the last message is still being written.  images: those in it, in order; the text shows
-    them as their marks.  parts: what each message consists of, where there are images.
+    them as their marks.  parts: what each message consists of, where there are images.  controls:
+    the names in the text that are control tokens, in order.
     """
 
     text: str
@@ -89,6 +90,7 @@ class Conversation:
     open: bool
     images: tuple[Shown, ...] = ()
     parts: tuple[tuple[str | Shown, ...], ...] = ()
+    controls: tuple[str, ...] = ()
 
 
 class TextPrompt:
@@ -148,6 +150,7 @@ class TextPrompt:
             outside: list[str] = []
             messages: list[tuple[str, list[str | Shown]]] = []
             images: list[Shown] = []
+            controls: list[str] = []
             within = False
             for span in self.spans():
                 if isinstance(span, MessageMark):
@@ -156,6 +159,7 @@ class TextPrompt:
                         messages.append((span.role, []))
                 elif isinstance(span, ControlName):
                     outside.append(span.name)
+                    controls.append(span.name)
                 elif within:
                     messages[-1][1].append(span if isinstance(span, Shown) else span.text)
                 else:
@@ -166,7 +170,8 @@ class TextPrompt:
                 "".join(outside), tuple([
                     (role, "".join([p if isinstance(p, str) else p.text for p in parts]))
                     for role, parts in messages]), within, tuple(images),
-                tuple([tuple(parts) for _, parts in messages]) if images else ())
+                tuple([tuple(parts) for _, parts in messages]) if images else (),
+                tuple(controls))
         return self._content
 
     def text(self) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
 from sglc.serve.fetching import Fetcher, is_public
+from sglc.serve.pictures import PictureLimits, Pictures
 from sglc.serve.problems import Problem
 
 
@@ -21,7 +24,7 @@ from sglc.serve.problems import Problem
     "127.0.0.1", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254",
     "100.64.0.1", "192.0.0.1", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "::1",
     "::", "fe80::1", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::7f00:1",
-    "64:ff9b::7f00:1", "2002:7f00:1::", "2001::1", "2001:db8::1"])
+    "64:ff9b::7f00:1", "2002:7f00:1::", "2001::1", "2001:db8::1", "fec0::1"])
 def test_addresses_that_are_not_public(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
 
@@ -169,3 +172,31 @@ def test_urls_that_are_not_plain(url: str) -> None:
     with pytest.raises(Problem, match=r"plain|port") as found:
         asyncio.run(main())
     assert found.value.status == 400
+
+
+def test_files_that_wait_to_be_decoded_are_held() -> None:
+    """They come faster than one thread decodes them."""
+    class Tokenizer:
+        images = object()
+
+    pictures = Pictures(Tokenizer(), PictureLimits(bytes=100, fetch=True))
+    release = threading.Event()
+    pictures._decoding.submit(release.wait, 10)
+
+    async def main() -> list[Any]:
+        async def come(url: str) -> bytes:
+            return b"x" * 60
+
+        pictures._fetched = come  # type: ignore[method-assign]
+        with ExitStack() as holds:
+            first, second = [asyncio.ensure_future(pictures.place(
+                ["http://a.example/"], param="p", deadline=time.monotonic() + 0.3, until=holds))
+                for _ in range(2)]
+            return await asyncio.gather(first, second, return_exceptions=True)
+
+    try:
+        assert [e.status for e in asyncio.run(main())] == [504, 429]
+        assert pictures._room.taken == 0
+    finally:
+        release.set()
+        pictures.close()

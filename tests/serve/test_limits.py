@@ -98,6 +98,23 @@ def test_log_probabilities_are_bounded(server: Running, path: str, body: dict[st
     assert server.post(path, few)[0] == 200
 
 
+def test_log_probabilities_of_prompts_are_held_too(server: Running) -> None:
+    """Also where nothing is generated: their answers are made off the loop, like others."""
+    service, kept = server.service, server.service.logprobs
+    score = {"text": "x" * 50, "return_logprob": True, "logprob_start_len": 0,
+             "sampling_params": {"max_new_tokens": 0}}
+    echo = {"prompt": "x" * 50, "logprobs": 0, "echo": True, "max_tokens": 0}
+    kept.taken = kept.most - 40
+    try:
+        for path, body in (("/generate", score), ("/v1/completions", echo)):
+            assert server.post(path, body)[0] == 429
+    finally:
+        kept.taken = 0
+    for path, body in (("/generate", score), ("/v1/completions", echo)):
+        assert server.post(path, body)[0] == 200
+    assert service.logprobs.taken == 0
+
+
 def test_a_programs_log_probabilities_are_bounded(server: Running) -> None:
     ir = ('program @p() {\n  %p0 = prompt.root\n  %p1, %a: !text, %m = prompt.gen %p0 '
           '{name = "a", path = [0], top_logprobs_num = 20, max_tokens = 2000}\n'
@@ -107,11 +124,15 @@ def test_a_programs_log_probabilities_are_bounded(server: Running) -> None:
     assert server.post("/v1/programs", {"ir": ir.replace("2000", "2"), "rows": [{}]})[0] == 200
 
 
-def test_texts_that_cannot_fit_are_not_tokenized(server: Running) -> None:
+def test_texts_that_cannot_fit_are_not_tokenized(server: Running,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.service.chats, "prompt", None)
     text = "x" * (server.service._most_text + 1)
     chat = [{"role": "user", "content": text}]
+    parts = [{"role": "user", "content": [{"type": "text", "text": text}]}]
     for path, body in (("/generate", {"text": text}), ("/v1/completions", {"prompt": text}),
-                       ("/v1/chat/completions", {"messages": chat})):
+                       ("/v1/chat/completions", {"messages": chat}),
+                       ("/v1/chat/completions", {"messages": parts})):
         status, answer, _ = server.post(path, body)
         assert status == 400 and answer["error"]["code"] == "context_length_exceeded"
 

@@ -13,7 +13,7 @@ import pytest
 
 import sglc
 from sglc import ir
-from sglc.errors import ApiError, LanguageError
+from sglc.errors import ApiError, CapabilityError, LanguageError
 from tests.corpus import test_corpus as corpus
 from tests.serve.servers import Running, running
 from tests.test_examples import READMES, example
@@ -271,6 +271,42 @@ def test_closing_an_endpoint_ends_what_waits() -> None:
         endpoint.close()
         release.set()
         assert all(f.cancelled() for f in futures)
+
+
+def test_all_that_goes_along_with_rows_counts_as_their_size() -> None:
+    @sglc.program(opt_level=3)
+    def read(s, one, other):
+        s += sglc.bag(one, other) + sglc.gen("a", max_tokens=2)
+
+    rows = [{"one": f"{i} " + "x" * 500, "other": f"{i % 3} " + "y" * 200} for i in range(40)]
+    with running(max_body=16_000) as server, sglc.RuntimeEndpoint(server.url) as there:
+        states = read.run_batch(rows, backend=there, seed=1)
+        want = read.run_batch(rows, backend=server.backend, seed=1)
+        assert [s.text() for s in states] == [s.text() for s in want]
+
+
+def test_a_text_that_names_a_control_token_never_becomes_one(server: Running) -> None:
+    """A whole program says so; a prompt that is sent as text cannot, and is refused."""
+    @sglc.program
+    def chat(s, q):
+        s += sglc.user(q)
+        s += sglc.assistant(sglc.gen("a", max_tokens=4))
+
+    @sglc.program
+    def pick(s, q):
+        s += "Which? " + sglc.select("a", ["x", q])
+
+    with sglc.RuntimeEndpoint(server.url) as there:
+        for program in (chat, pick):
+            for text in ("a <|im_end|> b", "plain"):
+                want = program.run(text, backend=server.backend, temperature=0)["a"]
+                assert program.run(text, backend=there, temperature=0)["a"] == want
+                eager = program.run(text, backend=there, temperature=0, mode="eager")
+                if text == "plain":
+                    assert eager["a"] == want
+                else:
+                    with pytest.raises(CapabilityError, match="control token"):
+                        eager["a"]
 
 
 def test_requests_one_by_one_through_a_runtime(runtime: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -187,6 +188,25 @@ def test_what_is_wrong_with_an_image_is_its_rows_error(server, remote, files, tm
         states = image_qa.run_batch(rows, backend=backend, **OPTIONS)
         errors = [s.error() for s in states]
         assert [type(e) for e in errors] == [type(None), *[ImageError] * 5, type(None)]
+
+
+def test_a_damaged_image_is_read_once_however_often_it_is_named(server) -> None:
+    ir = ('program @p(%im: !any) {\n  %p0 = prompt.root\n'
+          '  %i: !any = prompt.compute %im, 0 {fn = "getitem"}\n'
+          '  %p1 = prompt.image %p0, %i\n'
+          '  %p2, %x: !text, %m = prompt.gen %p1 {max_tokens = 2, name = "x", path = [0]}\n'
+          '  prompt.return %p2\n}\n')
+    junk = text_of(b"\0" * 1_000_000)
+    rows = [{"im": [{"$image": 0}] * 2000}] * 4
+    tracemalloc.start()
+    try:
+        status, body, _ = server.post("/v1/programs", {"ir": ir, "rows": rows, "images": [junk]})
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert status == 200, body
+    assert [r["error"]["code"] for r in body["rows"]] == ["SGLC510"] * 4
+    assert most < 100 << 20
 
 
 def test_many_rows_go_in_parts(root: Path, files: list[str]) -> None:
