@@ -96,22 +96,26 @@ class Runtime:
         headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
         body = {"text": prompt, "sampling_params": dict(sampling_params), "stream": True}
         sent = 0
-        async with aiohttp.ClientSession(
-                headers=headers, read_bufsize=_LINE,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=30)) as session, \
-                session.post(self.generate_url, json=body) as response:
-            async for line in response.content:
-                event = line.strip().removeprefix(b"data: ")
-                if event == b"[DONE]":
-                    return
-                if event:
-                    found = json.loads(event)
-                    if "error" in found:
-                        raise ApiError("SGLC509", "the server broke a request off",
-                                       why=found["error"]["message"])
-                    if piece := found["text"][sent:]:
-                        sent += len(piece)
-                        yield piece
+        try:
+            async with aiohttp.ClientSession(
+                    headers=headers, read_bufsize=_LINE,
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=30)) as session, \
+                    session.post(self.generate_url, json=body) as response:
+                async for line in response.content:
+                    event = line.strip().removeprefix(b"data: ")
+                    if event == b"[DONE]":
+                        return
+                    if event:
+                        found = json.loads(event)
+                        if "error" in found:
+                            raise ApiError("SGLC509", "the server broke a request off",
+                                           why=found["error"]["message"])
+                        if piece := found["text"][sent:]:
+                            sent += len(piece)
+                            yield piece
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ApiError("SGLC509", "the server cannot be reached, or went away",
+                           why=str(error) or type(error).__name__) from error
         raise ApiError("SGLC509", "the server's answer ended too early")
 
     def get_tokenizer(self) -> Any:

@@ -322,6 +322,17 @@ def test_requests_one_by_one_through_a_runtime(runtime: Any) -> None:
         asyncio.run(main(top_p=3))
 
 
+def test_requests_to_a_server_that_is_gone() -> None:
+    with sglc.Runtime(model_path="hash", log_level="error") as runtime:
+        async def main() -> list[str]:
+            return [piece async for piece in runtime.add_request("Once", {})]
+
+        assert runtime.generate_url  # the server runs
+        runtime._server.stop()
+        with pytest.raises(ApiError, match="SGLC509"):
+            asyncio.run(main())
+
+
 def test_runtime_takes_sglangs_keywords() -> None:
     with sglc.Runtime(model_path="hash", tp_size=1, mem_fraction_static=0.7, log_level="error",
                       schedule_heuristic="fcfs", model_mode=["no-cache"],
