@@ -310,6 +310,8 @@ class Recording:
         if isinstance(value, Sym) and not value.is_text:
             raise self.broken("SGLC111", f"a value of type {value.type} is appended to a prompt",
                               raises=True)
+        if not isinstance(value, (Sym, str)):  # a list of the program's, in a bag
+            raise self.broken("SGLC111", "a list or dict is appended to a prompt", raises=True)
         return self.operand(value)
 
 

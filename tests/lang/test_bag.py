@@ -142,3 +142,13 @@ def test_as_python() -> None:
     compiled = make(3).compile(docs=["b", "a"], q="?")
     for stage in ("traced", "prompt"):
         assert 'sep="\\n")' in to_python(compiled.stages[stage])
+
+
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+def test_a_list_is_no_text(mode: str) -> None:
+    @sgl.program
+    def listed(s: Any, texts: Any) -> None:
+        s += sgl.bag(texts) + sgl.gen("a", max_tokens=3)
+
+    with pytest.raises(LanguageError, match=r"a bag holds texts(.|\n)*bag\(\*documents\)"):
+        listed.run(texts=["a", "b"], backend=sgl.HashModel(), mode=mode)
