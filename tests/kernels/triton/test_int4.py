@@ -85,3 +85,18 @@ def test_few_rows_of_int4_do_not_depend_on_their_number(place: Place) -> None:
             whole = fused_linear_triton(x[:most], packed)
             for rows in fewer:
                 assert torch.equal(fused_linear_triton(x[:rows], packed), whole[:rows])
+
+
+@pytest.mark.parametrize("rows", [1, 12, 20, 40])
+def test_codes_in_the_fraction_of_a_float(place: Place, rows: int) -> None:
+    """In 16 bits, where codes are no numbers of their own, for every number of tiles of rows."""
+    kinds = (torch.float16,) if place.tiny else (torch.float16, torch.bfloat16)
+    for width, size in ((96, 32), (192, 64), (256, 128)):
+        whole = matrix(place, 64, width, size)
+        packed = pack_int4_triton(whole)
+        assert packed is not None
+        for dtype in kinds:
+            x = place.randn(rows, width, dtype=dtype)
+            for gated in (False, True):
+                exact = fused_linear_torch(x.float(), whole.dense(torch.float32), gated=gated)
+                close(fused_linear_triton(x, packed, gated=gated), exact, dtype, 1 << gated)
