@@ -57,7 +57,7 @@ def test_a_small_pool(tiny: Path, place: tuple[str, str, bool]) -> None:
 @pytest.mark.skipif(INTERPRETED, reason="needs a GPU")
 def test_a_pool_that_does_not_fit(tiny: Path) -> None:
     with pytest.raises(ModelError, match=r"SGLC504.*does not fit the GPU"):
-        sglc.Engine(tiny, device="cuda", kv_tokens=10**9)
+        sglc.Engine(tiny, device="cuda", load_format="dummy", kv_tokens=10**9)
 
 
 @pytest.mark.gpu

@@ -41,12 +41,12 @@ GPU = [pytest.param(("cpu" if INTERPRETED else "cuda", "triton", graphs), marks=
 PLACES = [pytest.param(("cpu", "torch", False), id="torch"), *GPU]
 
 
-def save_model(path: Path, **changes: Any) -> Path:
+def save_model(path: Path, spread: float = 0.1, **changes: Any) -> Path:
     """A random small model in Hugging Face's form, whose weights every type can hold."""
     config = {**TINY, **changes}
     (path / "config.json").write_text(json.dumps(config))
     random = torch.Generator().manual_seed(1)
-    weights = {name: torch.randn(shape, generator=random) * 0.1 + (len(shape) == 1)
+    weights = {name: torch.randn(shape, generator=random) * spread + (len(shape) == 1)
                for name, shape in config_from_hf(config).tensor_shapes().items()}
     save_file({name: w.bfloat16().float() for name, w in weights.items()},
               path / "model.safetensors")
