@@ -25,6 +25,7 @@ import sglc
 from bench.gpu_timing import microseconds
 from sglc.kernels.fused_linear_triton import fused_linear_triton, pack_triton
 from sglc.kernels.int4 import random_int4
+from sglc.kernels.int4_few_triton import FEW_LINES, Int4FewConfig, int4_few_triton
 from sglc.kernels.int4_gemm_triton import MOST_LINES, Int4GemmConfig, int4_gemm_triton
 from sglc.kernels.int4_inputs_triton import int4_inputs_triton
 from sglc.kernels.int4_triton import pack_int4_triton
@@ -82,10 +83,9 @@ def products(rows_list: list[int], tune: bool, names: list[str]) -> None:
 
 
 def inputs() -> None:
-    """The kernel that goes before a product of few rows."""
+    """The kernel that goes before a product of some rows."""
     random = torch.Generator("cuda").manual_seed(0)
-    for rows, width, normed in ((1, 4096, True), (16, 4096, True), (1, 4096, False),
-                                (1, 14336, False), (16, 14336, False)):
+    for rows, width, normed in ((16, 4096, True), (16, 4096, False), (16, 14336, False)):
         packed = pack_int4_triton(random_int4((16, width), 128, torch.bfloat16, random))
         x = torch.randn(rows, width, dtype=torch.bfloat16, device="cuda")
         norm = torch.ones(width, dtype=x.dtype, device="cuda") if normed else None
@@ -96,18 +96,19 @@ def inputs() -> None:
 def _tune(x: torch.Tensor, weights: list[Any], norm: Any, old: Any, gated: bool) -> None:
     """The five fastest configurations."""
     found: list[tuple[float, Any]] = []
-    shapes = ((1, 32, 4, 1), (1, 32, 8, 1), (1, 32, 16, 1), (1, 16, 4, 1), (1, 16, 8, 1),
-              (1, 16, 16, 1), (1, 64, 16, 1), (1, 128, 16, 1), (1, 8, 4, 1), (1, 4, 4, 5),
-              (1, 8, 8, 3))
-    if len(x) > 8:
+    configs: list[Any]
+    if len(x) <= FEW_LINES:
+        configs = [Int4FewConfig(parts, warps) for parts, warps in product((2, 4, 8, 16), (2, 4, 8))
+                   if parts >= warps]
+    else:
         shapes = ((1, 4, 4, 3), (1, 4, 4, 5), (1, 8, 8, 3), (1, 8, 4, 1), (1, 16, 8, 1),
                   (1, 16, 16, 1), (4, 1, 4, 3), (2, 2, 4, 3))
-    for tiles, shape in product((1, 2, 4), shapes):
-        config = Int4GemmConfig(tiles, *shape)
-        if len(x) > MOST_LINES or (gated and tiles == 1) or (len(x) <= 8 and tiles > 2):
-            continue
-
+        configs = [Int4GemmConfig(tiles, *shape) for tiles, shape in product((1, 2, 4), shapes)
+                   if len(x) <= MOST_LINES and not (gated and tiles == 1)]
+    for config in configs:
         def one(i: int, c: Any = config) -> object:
+            if isinstance(c, Int4FewConfig):  # without its norm
+                return int4_few_triton(x, weights[i], old, gated, x.dtype, c)
             return int4_gemm_triton(x, weights[i], norm, 1e-5, old, gated, x.dtype, c)
         found.append((_timed(one, len(weights)), config))
     for took, config in sorted(found, key=lambda pair: pair[0])[:5]:

@@ -1,4 +1,4 @@
-"""`fused_linear` of up to 64 rows with a 4-bit weight, as a Triton kernel bound by reading it.
+"""`fused_linear` of 9 to 64 rows with a 4-bit weight, as a Triton kernel.
 
 Warps of a team share rows of the weight and split their columns.  Weights and activations
 come in the layout of tensor cores' fragments (`int4_pack`, `int4_inputs_triton`), so each lane
@@ -25,6 +25,7 @@ from sglc.kernels.int4_pack import (
     fragments,
     over,
     scale_and_zero,
+    scale_place,
 )
 from sglc.kernels.overlap import let_next_start, overlap, wait_for_inputs
 from sglc.kernels.silu_mul_triton import silu_times
@@ -49,7 +50,7 @@ def _inputs(x, TILES: tl.constexpr, WARPS: tl.constexpr):
     """(WARPS, 32, 8 TILES) of values (32 WARPS TILES, 8)."""
     x = tl.reshape(x, [TILES, WARPS, 8, 4, 2, 2, 2])  # (tile, warp, n, t, step, half, pair)
     if WIDE:
-        x = tl.permute(x, [1, 4, 3, 5, 6, 0, 2])
+        x = tl.permute(x, [1, 5, 3, 4, 6, 0, 2])
     else:
         x = tl.permute(x, [1, 4, 5, 3, 6, 0, 2])
     return tl.reshape(x, [WARPS, 32, 8 * TILES])
@@ -73,7 +74,7 @@ def _place(tile, outs, OWN: tl.constexpr, GATED: tl.constexpr):
 
 @triton.jit(do_not_specialize=["lines", "over"])
 def _kernel(x_ptr, sums_ptr, words_ptr, scales_ptr, residual_ptr, out_ptr, over, lines,
-            outs, spans, stride, groups, last_tile, TILES: tl.constexpr, TEAMS: tl.constexpr,
+            outs, spans, groups, last_tile, TILES: tl.constexpr, TEAMS: tl.constexpr,
             PARTS: tl.constexpr, LINES: tl.constexpr, GROUP: tl.constexpr,
             PIECE: tl.constexpr, STAGES: tl.constexpr, ONCE: tl.constexpr, EVEN: tl.constexpr,
             SCALE: tl.constexpr, RESIDUAL: tl.constexpr, GATED: tl.constexpr,
@@ -90,7 +91,7 @@ def _kernel(x_ptr, sums_ptr, words_ptr, scales_ptr, residual_ptr, out_ptr, over,
     part = warp % PARTS
     row = tl.arange(0, 16 * TILES)[None, :]
     tile = first + (warp // PARTS * OWN)[:, None] + _place(row // 16, outs, OWN, GATED)
-    rows = tl.minimum(tile, last_tile) * 16 + row % 16
+    rows = scale_place(tl.minimum(tile, last_tile), row % 16, groups)
     # Loads are two-dimensional, (lanes of all warps, and all tiles, words of a lane): of more
     # dimensions compilers do not all give lanes to the same one.
     at = tl.arange(0, TILES * WARPS * 32)
@@ -135,7 +136,7 @@ def _kernel(x_ptr, sums_ptr, words_ptr, scales_ptr, residual_ptr, out_ptr, over,
                 sums = tl.load(sums_ptr + piece[:, None] * LINES + line)
                 if not EVEN:
                     sums = tl.where((span + part < spans)[:, None], sums, 0.0)
-                group = tl.minimum(piece * PIECE // GROUP, groups - 1)[:, None] * stride + rows
+                group = tl.minimum(piece * PIECE // GROUP, groups - 1)[:, None] * 16 + rows
                 scale, zero = scale_and_zero(tl.load(scales_ptr + group), SCALE)
                 shift = (zero + excess(KIND)) * scale
                 y += acc * scale[:, :, None] - sums[:, None, :] * shift[:, :, None]
@@ -154,16 +155,14 @@ def _kernel(x_ptr, sums_ptr, words_ptr, scales_ptr, residual_ptr, out_ptr, over,
     tl.store(out_ptr + at, out.to(out_ptr.dtype.element_ty), mask=inside)
 
 
-def int4_gemm_config(outs: int, width: int, lines: int, gated: bool) -> Int4GemmConfig:
+def int4_gemm_config(outs: int, lines: int, gated: bool) -> Int4GemmConfig:
     """The configuration for a weight of `outs` rows (half of them, if gated)."""
     if lines > 32:  # more x than shared memory holds twice
         return Int4GemmConfig(2, 1, 4, 4, 1)
     if lines > 16:
         return Int4GemmConfig(2, 1, 4, 4, 2)
     if outs > 8192:
-        return Int4GemmConfig(2, 1, 4, 4, 4 if lines == 8 else 3)
-    if lines == 8 and (outs > 4096 or width > 8192):
-        return Int4GemmConfig(1 + gated, 1, 16 if width <= 8192 else 32, 4, 1)
+        return Int4GemmConfig(2, 1, 4, 4, 3)
     return Int4GemmConfig(1 + (gated or outs > 4096), 1, 4, 4, 4)
 
 
@@ -177,13 +176,13 @@ def int4_gemm_triton(x: Tensor, weight: PackedInt4, norm: Tensor | None, eps: fl
     outs = weight.outs // 2 if gated else weight.outs
     inputs = int4_inputs_triton(x, weight, norm, eps)
     lines = inputs.sums.shape[1]
-    c = config or int4_gemm_config(outs, weight.width, lines, gated)
+    c = config or int4_gemm_config(outs, lines, gated)
     spans = weight.words.shape[1]
     out = x.new_empty(len(x), outs, dtype=out_dtype) if residual is None else residual
     per_program = TILE * c.tiles * c.teams // (2 if gated else 1)
     _kernel[(triton.cdiv(outs, per_program),)](
         inputs.values, inputs.sums, weight.words, weight.scales, out, out,
-        over(x.dtype), len(x), outs, spans, weight.scales.shape[1], weight.scales.shape[0],
+        over(x.dtype), len(x), outs, spans, weight.scales.shape[1],
         len(weight.words) - 1,
         TILES=c.tiles, TEAMS=c.teams, PARTS=c.parts, LINES=lines, GROUP=weight.group,
         PIECE=inputs.piece, STAGES=c.stages, ONCE=spans <= c.parts, SCALE=KINDS[weight.kind],

@@ -48,10 +48,9 @@ def _kernel(x_ptr, order_ptr, norm_ptr, values_ptr, sums_ptr, width, eps, tiles,
         wide = x.to(tl.float32)
         scale = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=0) / width + eps)
         x = (wide * scale * gain).to(x.dtype)
-    # column: span, half, quarter, step, column half, t, pair
-    lane = line % 8 * 4 + column % 8 // 2
-    place = column // 64 * tiles * 512 + line // 8 * 512 + column // 32 % 2 * 256 + lane * 8 \
-        + column // 16 % 2 * 4 + column // 8 % 2 * 2 + column % 2
+    # column: span, half, quarter, t, step, column half, pair
+    place = column // 64 * tiles * 512 + line // 8 * 512 + column // 32 % 2 * 256 \
+        + (line % 8 * 4 + column // 8 % 4) * 8 + column % 8
     end = (width + 127) // 128 * 128  # of the last span
     tl.store(values_ptr + place, x, mask=column < end)
     sums = tl.sum(tl.reshape(x.to(tl.float32), [WIDTH // PIECE, PIECE]), axis=1)
@@ -63,7 +62,7 @@ def int4_inputs_triton(x: Tensor, weight: PackedInt4, norm: Tensor | None, eps: 
     """Contiguous x (T, in) for a product with `weight`, normed if `norm` is given."""
     tiles = triton.next_power_of_2(triton.cdiv(len(x), 8))
     spans = weight.words.shape[1]
-    piece = next(size for size in (128, 64, 32) if weight.group % size == 0)
+    piece = weight.piece
     values = x.new_empty(spans, 2, tiles, 2, 32, 8)
     sums = x.new_empty(spans * (SPAN // piece), tiles * 8, dtype=torch.float32)
     # A norm needs the row whole.

@@ -2,8 +2,9 @@
 
 A tile is 16 rows, a span 128 columns, a step 16.  A word has the eight codes that one lane
 of a warp gives to `mma.m16n8k16` (PTX ISA, "Matrix fragments for mma.m16n8k16"): of lane 4 g + t,
-rows g and g + 8, columns 2 t, 2 t + 1 and 8 more of both.  So a word becomes four registers by
-shifts and masks, and no code moves between lanes.
+rows g and g + 8, and of both four columns.  So a word becomes four registers by shifts and masks,
+and no code moves between lanes.  Which columns a product calls its k-th is free: of 32 columns
+lane t has 8 t to 8 t + 7, four in each of two steps, so that it loads them from x at once.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from torch.nn.functional import pad
 from sglc.kernels.int4 import Int4Matrix
 
 TILE, SPAN = 16, 128
+ZERO = tl.constexpr(128)  # is added to zeros, as bfloat16 has to be to codes
 _SMALLEST_GROUP = 32
 
-# The order of a step's columns in the operands of `tl.dot`, as compilers lay them out in lanes: of
-# lane t columns 4 t to 4 t + 3, or 2 t and 2 t + 1 of both halves.  Either gives the same sums.
+# The order of two steps' columns in the operands of `tl.dot`, as compilers lay them out in lanes:
+# of lane t and one step 2 t, 2 t + 1 and 8 more of both, or 4 t, 4 t + 1 and 16 more of both (then
+# 2 more of all for the other step).  Either gives the same sums.
 WIDE = tl.constexpr(tuple(int(n) for n in triton.__version__.split(".")[:2]) < (3, 8))
 
 
@@ -31,9 +34,9 @@ class PackedInt4:
     """A matrix (outs, width).
 
     words: int32 (tiles, spans, 2, 32, 4): halves of a span, lanes, steps.  scales: int32
-    (groups, 16 * tiles), the bits of a scale of type `kind` above those of its zero.  Past the
-    matrix both are 0.  group: its columns.  order: int32 (width,), which entry of x each column
-    is for, or None.
+    (tiles, groups, 16), the bits of a scale of type `kind` above those of its zero + 128 in
+    bfloat16, those of rows g and g + 8 side by side.  Past the matrix scales are 0.  group: its
+    columns.  order: int32 (width,), which entry of x each column is for, or None.
     """
 
     words: Tensor
@@ -43,6 +46,11 @@ class PackedInt4:
     outs: int
     width: int
     group: int
+
+    @property
+    def piece(self) -> int:
+        """Columns whose sums a product may scale at once: a part of a group and of a span."""
+        return next(size for size in (128, 64, 32) if self.group % size == 0)
 
 
 def pack_words(matrix: Int4Matrix) -> PackedInt4 | None:
@@ -56,19 +64,20 @@ def pack_words(matrix: Int4Matrix) -> PackedInt4 | None:
     tiles, spans = -(-outs // TILE), -(-width // SPAN)
     more = TILE * tiles - outs
     codes = pad(matrix.codes, (0, SPAN * spans - width, 0, more))
-    # (tile, row half, g, span, half, step, column half, t, pair)
-    parts = codes.view(tiles, 2, 8, spans, 2, 4, 2, 4, 2)
-    words = torch.zeros(tiles, spans, 2, 8, 4, 4, dtype=torch.int32, device=codes.device)
+    # (tile, row half, g, span, half, two steps, t, step, column half, pair)
+    parts = codes.view(tiles, 2, 8, spans, 2, 2, 4, 2, 2, 2)
+    words = torch.zeros(tiles, spans, 2, 8, 4, 2, 2, dtype=torch.int32, device=codes.device)
     for low in range(2):
         for right in range(2):
             for pair in range(2):
-                # (tile, g, span, half, step, t) -> (tile, span, half, g, t, step)
-                piece = parts[:, low, :, :, :, :, right, :, pair].permute(0, 2, 3, 1, 5, 4)
+                # (tile, g, span, half, steps, t, step) -> (tile, span, half, g, t, steps, step)
+                piece = parts[:, low, ..., right, pair].permute(0, 2, 3, 1, 5, 4, 6)
                 words |= piece.int() << 4 * (low + 2 * right + 4 * pair)
-    bits = scales.view(torch.int16).int() << 16 | matrix.zeros.int()
-    return PackedInt4(words.view(tiles, spans, 2, 32, 4), pad(bits.t(), (0, more)).contiguous(),
-                      scales.dtype, None if order is None else order.int(), outs, width,
-                      width // groups)
+    zeros = (matrix.zeros.int() + 128).bfloat16().view(torch.int16).int() & 0xFFFF
+    bits = pad((scales.view(torch.int16).int() << 16 | zeros).t(), (0, more))
+    bits = bits.view(groups, tiles, 2, 8).permute(1, 0, 3, 2).reshape(tiles, groups, TILE)
+    return PackedInt4(words.view(tiles, spans, 2, 32, 4), bits, scales.dtype,
+                      None if order is None else order.int(), outs, width, width // groups)
 
 
 def _in_16_bits(scales: Tensor) -> Tensor | None:
@@ -82,9 +91,18 @@ def _in_16_bits(scales: Tensor) -> Tensor | None:
 
 @triton.jit
 def scale_and_zero(bits, KIND: tl.constexpr):
-    """Of `PackedInt4.scales`, in float32."""
-    scale = (bits >> 16).to(tl.int16).to(KIND, bitcast=True).to(tl.float32)
-    return scale, (bits & 0xFFFF).to(tl.float32)
+    """Of `PackedInt4.scales`, in float32: scales, and zeros + ZERO."""
+    if KIND == tl.bfloat16:
+        scale = (bits & -65536).to(tl.float32, bitcast=True)
+    else:
+        scale = (bits >> 16).to(tl.int16).to(KIND, bitcast=True).to(tl.float32)
+    return scale, (bits << 16).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def scale_place(tile, row, groups):
+    """Where `PackedInt4.scales` has that of the first group, of a row of a tile."""
+    return tile * (groups * 16) + row % 8 * 2 + row // 8 % 2
 
 
 KINDS = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
@@ -92,7 +110,7 @@ KINDS = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
 @triton.jit
 def _pair(words, over, PLACE: tl.constexpr, KIND: tl.constexpr):
-    """Codes PLACE and PLACE + 4 of words, (..., 2), plus `excess`."""
+    """Codes PLACE and PLACE + 4 of words, (..., 2), plus `excess` and ZERO."""
     codes = (words >> 4 * PLACE) & 0x000F000F
     if KIND == tl.float32:
         return tl.join((codes & 15).to(KIND), (codes >> 16).to(KIND))
@@ -111,30 +129,37 @@ def over(kind: torch.dtype) -> int:
 
 @triton.constexpr_function
 def excess(kind):
-    """What `fragments` adds to codes."""
-    return 128.0 if kind == tl.bfloat16 else 1024.0 if kind == tl.float16 else 0.0
+    """What `fragments` adds to codes, less ZERO."""
+    return 0.0 if kind == tl.bfloat16 else 896.0 if kind == tl.float16 else -128.0
+
+
+@triton.jit
+def _codes(words, over, KIND: tl.constexpr):
+    """Codes plus `excess` and ZERO of words, (..., pair, column half, row half)."""
+    upper = tl.join(_pair(words, over, 0, KIND), _pair(words, over, 2, KIND))
+    lower = tl.join(_pair(words, over, 1, KIND), _pair(words, over, 3, KIND))
+    return tl.join(upper, lower)
 
 
 @triton.jit
 def fragments(words, over, TILES: tl.constexpr, WARPS: tl.constexpr, STEPS: tl.constexpr,
               KIND: tl.constexpr, ORDER: tl.constexpr):
-    """Codes plus `excess` as KIND, (WARPS, 16 TILES, 16 STEPS), of words (TILES, WARPS, 32, STEPS).
+    """Codes plus `excess` and ZERO as KIND, (WARPS, 16 TILES, 16 STEPS), of words (TILES, WARPS,
+    32, STEPS).
 
     ORDER: True for columns as they are for `WIDE`.  Neither lanes nor warps exchange anything.
     """
-    upper = tl.join(_pair(words, over, 0, KIND), _pair(words, over, 2, KIND))
-    lower = tl.join(_pair(words, over, 1, KIND), _pair(words, over, 3, KIND))
     # (tile, warp, g, t, step, pair, column half, row half)
-    codes = tl.reshape(tl.join(upper, lower), [TILES, WARPS, 8, 4, STEPS, 2, 2, 2])
+    codes = tl.reshape(_codes(words, over, KIND), [TILES, WARPS, 8, 4, STEPS, 2, 2, 2])
     if ORDER:
-        codes = tl.permute(codes, [1, 0, 7, 2, 4, 3, 6, 5])
+        codes = tl.permute(codes, [1, 0, 7, 2, 6, 3, 4, 5])
     else:
         codes = tl.permute(codes, [1, 0, 7, 2, 4, 6, 3, 5])
     return tl.reshape(codes, [WARPS, 16 * TILES, 16 * STEPS])
 
 
 @triton.jit
-def _dense_kernel(words_ptr, scales_ptr, out_ptr, outs, width, spans, stride,
+def _dense_kernel(words_ptr, scales_ptr, out_ptr, outs, width, spans, groups,
                   GROUP: tl.constexpr, SCALE: tl.constexpr):
     tile, span = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = tl.arange(0, 32)[:, None] * 4 + tl.arange(0, 4)[None, :]
@@ -142,13 +167,15 @@ def _dense_kernel(words_ptr, scales_ptr, out_ptr, outs, width, spans, stride,
     row = tile * 16 + tl.arange(0, 16)[:, None]
     for half in tl.static_range(2):
         words = tl.load(start + half * 128 + at)
-        codes = fragments(tl.reshape(words, [1, 1, 32, 4]), 0, 1, 1, 4, tl.float32,
-                          False)
+        codes = _codes(tl.reshape(words, [32, 4]), 0, tl.float32)
+        # (g, t, two steps, step, pair, column half, row half)
+        codes = tl.permute(tl.reshape(codes, [8, 4, 2, 2, 2, 2, 2]), [6, 0, 2, 1, 3, 5, 4])
         column = span * 128 + half * 64 + tl.arange(0, 64)[None, :]
         inside = (row < outs) & (column < width)
-        group = tl.minimum(column, width - 1) // GROUP * stride + row
-        scale, zero = scale_and_zero(tl.load(scales_ptr + group), SCALE)
-        values = (tl.reshape(codes, [16, 64]) - zero) * scale
+        group = tl.minimum(column, width - 1) // GROUP * 16
+        scale, zero = scale_and_zero(
+            tl.load(scales_ptr + (scale_place(tile, row - tile * 16, groups) + group)), SCALE)
+        values = (tl.reshape(codes, [16, 64]) - (zero - ZERO)) * scale
         tl.store(out_ptr + row * width + column, values.to(out_ptr.dtype.element_ty), mask=inside)
 
 

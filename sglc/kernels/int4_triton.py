@@ -1,5 +1,5 @@
-"""`fused_linear` with 4-bit weights on a GPU: a Triton kernel for few rows; for many the weight is
-made dense, for this product alone, and multiplied by cuBLAS."""
+"""`fused_linear` with 4-bit weights on a GPU: Triton kernels for few rows and for some; for many
+the weight is made dense, for this product alone, and multiplied by cuBLAS."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sglc.kernels.int4 import Int4Matrix
+from sglc.kernels.int4_few_triton import FEW_LINES, int4_few_triton
 from sglc.kernels.int4_gemm_triton import MOST_LINES, int4_gemm_triton
 from sglc.kernels.int4_pack import TILE, PackedInt4, dense_triton, pack_words
 from sglc.kernels.rms_norm_triton import rms_norm_triton
@@ -23,6 +24,13 @@ def int4_linear_triton(x: Tensor, weight: PackedInt4, norm: Tensor | None, eps: 
     """`fused_linear` for contiguous x (T, in)."""
     fused = gated and weight.outs % (2 * TILE) == 0
     kind = x.dtype if gated and not fused else out_dtype
+    if 0 < len(x) <= FEW_LINES:
+        if norm is not None:
+            x = rms_norm_triton(x, norm, eps)
+        if weight.order is not None:
+            x = x.index_select(1, weight.order)
+        y = int4_few_triton(x, weight, residual, fused, kind)
+        return silu_mul_triton(y).to(out_dtype) if gated and not fused else y
     if 0 < len(x) <= MOST_LINES:
         y = int4_gemm_triton(x, weight, norm, eps, residual, fused, kind)
         return silu_mul_triton(y).to(out_dtype) if gated and not fused else y

@@ -27,9 +27,12 @@ def matrix(place: Place, outs: int, width: int, size: int, order: bool = False) 
                       place.integers(0, 17, outs, groups, dtype=torch.uint8), group_of)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("form", ["plain", "norm", "residual", "gated", "norm gated", "all"])
-def test_int4_linear(place: Place, form: str) -> None:
+def test_int4_linear(place: Place, form: str, dtype: torch.dtype) -> None:
     """Of one row, few and many; twice, with equal bits."""
+    if dtype not in place.dtypes:
+        pytest.skip("interpreted in float32")
     sizes = [(48, 96, 32, False), (40, 128, 64, True)]
     if not place.tiny:
         sizes += [(4096, 4096, 128, False), (4096, 4096, 32, True), (6144, 4096, 4096, False),
@@ -39,27 +42,26 @@ def test_int4_linear(place: Place, form: str) -> None:
         packed = pack_int4_triton(whole)
         assert packed is not None and (packed.order is not None) == order
         weight = whole.dense(torch.float32)
-        for dtype in place.dtypes:
-            gain = place.randn(width, dtype=dtype) if "norm" in form or form == "all" else None
-            gated = "gated" in form
-            for rows in (1, 3) if place.tiny else (1, 2, 7, 16, 33, 64, 65, 512):
-                x = place.randn(rows, width, dtype=dtype)
-                old = place.randn(rows, outs, dtype=dtype) if form in ("residual", "all") else None
-                exact = fused_linear_torch(x.float(), weight, gain if gain is None else
-                                           gain.float(), 1e-5, gated=gated)
-                exact = exact if old is None else exact + old.float()
-                results = []
-                for _ in range(2):
-                    residual = None if old is None else old.clone()
-                    results.append(fused_linear_triton(x, packed, gain, 1e-5, residual, gated))
-                    assert residual is None or results[-1] is residual
-                # What codes add to sums takes some of float32's last bits.
-                close(results[0], exact, dtype, (4 if dtype is torch.float32 else 1) << gated)
-                assert torch.equal(*results)
-                if form == "plain":
-                    wide = fused_linear_triton(x, packed, out_dtype=torch.float32)
-                    assert wide.dtype is torch.float32
-                    close(wide, exact, dtype, 4 if dtype is torch.float32 else 1)
+        gain = place.randn(width, dtype=dtype) if "norm" in form or form == "all" else None
+        gated = "gated" in form
+        for rows in (1, 3) if place.tiny else (1, 2, 7, 16, 33, 64, 65, 512):
+            x = place.randn(rows, width, dtype=dtype)
+            old = place.randn(rows, outs, dtype=dtype) if form in ("residual", "all") else None
+            exact = fused_linear_torch(x.float(), weight, gain if gain is None else
+                                       gain.float(), 1e-5, gated=gated)
+            exact = exact if old is None else exact + old.float()
+            results = []
+            for _ in range(2):
+                residual = None if old is None else old.clone()
+                results.append(fused_linear_triton(x, packed, gain, 1e-5, residual, gated))
+                assert residual is None or results[-1] is residual
+            # What codes add to sums takes some of float32's last bits.
+            close(results[0], exact, dtype, (4 if dtype is torch.float32 else 1) << gated)
+            assert torch.equal(*results)
+            if form == "plain":
+                wide = fused_linear_triton(x, packed, out_dtype=torch.float32)
+                assert wide.dtype is torch.float32
+                close(wide, exact, dtype, 4 if dtype is torch.float32 else 1)
 
 
 def test_int4_dense(place: Place) -> None:
