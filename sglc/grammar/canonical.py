@@ -24,7 +24,7 @@ from sglc.grammar.token_index import Recent, TokenIndex
 from sglc.tokens.tokenizer import Tokenizer
 
 _CONTEXT = 32  # bytes of text (at least, if there are as many) that tokenizing looks back on
-_AT_ONCE = 6  # tokens that it looks at first
+REACHES = 2, 6  # last tokens that it looks at first
 _KEPT = 512  # remembered ends of forced text
 _REMEMBERED = 4096  # remembered answers
 
@@ -49,6 +49,7 @@ class Canonical:
         self._letters = [-1] * 256  # byte -> the token of it alone
         for child in range(self._first[0], self._first[1]):
             self._letters[self._byte[child]] = self._token[child]
+        self.initials = np.array([piece[0] if piece else -1 for piece in self.table], np.int16)
         self._borders = Recent(_KEPT)
         self._known = Recent(_REMEMBERED)
 
@@ -111,23 +112,26 @@ class Canonical:
         alone = not word & (word - 1) and token < self._size and token not in self._barred
         return token if alone else -1
 
-    def before(self, ids: array[int], start: int, then: bytes) -> tuple[bytes, bool]:
+    def before(self, ids: array[int], start: int, then: bytes) -> tuple[bytes, int]:
         """The last `_CONTEXT` bytes generated, extended to begin with a token and a character, or
-        as many of them as can make a difference if `then` follows; and whether it is these: then
-        they are the same however the text is cut into tokens."""
+        as many of them as can make a difference if `then` follows; and how many of the last tokens
+        tell that it is these (`REACHES`, or more): then they are the same whatever came before
+        them, however the text is cut into tokens.  0 if it is not sure."""
         table, sure_border = self.table, self._sure_border
-        data = b"".join([table[i] for i in ids[max(start, len(ids) - _AT_ONCE):]])
-        border = sure_border(data + then)
-        if border and len(data) - border < _CONTEXT:
-            return data[border:], True
-        at, data = len(ids), b""
+        n = len(ids)
+        for reach in REACHES:
+            data = b"".join([table[i] for i in ids[max(start, n - reach):]])
+            border = sure_border(data + then)
+            if border and len(data) - border < _CONTEXT:
+                return data[border:], reach
+        at, data = n, b""
         while at > start and (len(data) < _CONTEXT or data[0] & 0xC0 == 0x80):
             at -= 1
             data = table[ids[at]] + data
             border = sure_border(data + then)
             if border:
-                return data[border:], len(data) - border < _CONTEXT
-        return data, False
+                return data[border:], n - at if len(data) - border < _CONTEXT else 0
+        return data, 0
 
     def _pieces(self, text: str, data: bytes, start: int) -> list[tuple[int, int]]:
         """The tokens of `text`, the bytes `data`, that begin at or after byte `start`, with

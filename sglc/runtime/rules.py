@@ -13,13 +13,16 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sglc.grammar.canonical import Canonical
+from sglc.grammar.canonical import REACHES, Canonical
 from sglc.grammar.fsm import FsmConstraint
 from sglc.grammar.tables import TokenTables, token_tables
+
+if TYPE_CHECKING:
+    from sglc.runtime.sampler import Draw
 
 _log = logging.getLogger("sglc.runtime")
 
@@ -34,8 +37,8 @@ class Outlook:
     """What may follow in a state.  words: the mask.  open: whether it has a token but EOS.  sole:
     the only token, -1 if there are more.  choice: a run of no tokens that ends here, if a token is
     to be drawn here for sure; None if that is not known.  then: the first byte that must follow,
-    if any.  kinds: token -> class, and after: class -> number of the next state, where there are
-    tables."""
+    if any.  number: the state's, kinds: token -> class, and after: class -> number of the next
+    state, where there are tables; else -1 and None."""
 
     state: Any
     words: np.ndarray
@@ -43,13 +46,15 @@ class Outlook:
     sole: int
     then: bytes = b""
     choice: Run | None = None
+    number: int = -1
     kinds: memoryview | None = None
     after: memoryview | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Tokens without alternative, and where they lead: to a choice."""
+    """Tokens without alternative, and where they lead: to a choice, or, if it is not open, to the
+    end of the text."""
 
     tokens: tuple[int, ...]
     end: Outlook
@@ -68,7 +73,9 @@ class Rule:
     """A constraint as sequences use it.
 
     tables: the same for a device, once they are made.  numbers: a state's number there.
-    there: whether a device has them (the device's to set).  clock: the time of all rules.
+    choices: by number, whether a token is to be drawn in that state for sure, as far as that is
+    known; one more, false, for "no state".  there: whether a device has the tables (the device's
+    to set).  clock: the time of all rules.
     """
 
     def __init__(self, constraint: Any, open_ids: np.ndarray, canonical: Canonical,
@@ -78,6 +85,8 @@ class Rule:
         self.canonical = canonical
         self.tables: TokenTables | None = None
         self.numbers: dict[int, int] = {}
+        self.choices = memoryview(b"")
+        self.moves: Any = None
         self.there = False
         self.uses = 0
         self._open_ids = open_ids
@@ -85,6 +94,8 @@ class Rule:
         self._states: list[Any] = []  # by number
         self._rows: list[tuple[np.ndarray, bool, int]] = []  # of the tables
         self._runs: dict[tuple[Any, bytes, bool], Run | None] = {}  # by state and text
+        self._near: dict[tuple[int, bytes], Run] = {}  # by number and last tokens
+        self._first: tuple[Run | None] | None = None  # every text begins with it
         # States of other kinds may be large, and their masks their own.
         self._known: dict[int, Outlook] | None = (
             {} if isinstance(constraint, FsmConstraint) else None)
@@ -102,7 +113,10 @@ class Rule:
                 if len(known) >= _STATES:
                     known.clear()
                     self._runs.clear()  # they keep states too
+                    self._near.clear()
                 known[state] = found
+                if found.number >= 0:
+                    self.choices[found.number] = found.choice is not None
         return found
 
     def _look(self, state: Any) -> Outlook:
@@ -111,7 +125,7 @@ class Rule:
         if tables is None or number is None:
             return Outlook(state, *self._read(self.constraint.mask(state)))
         # A mask that nobody has asked for yet may take long to make, or to read.
-        return Outlook(state, *self._rows[tables.row_id[number]],
+        return Outlook(state, *self._rows[tables.row_id[number]], number=number,
                        kinds=tables.class_of_token[tables.group[number]].data,
                        after=tables.next[tables.offset[number]:].data)
 
@@ -119,40 +133,72 @@ class Rule:
         """A mask, whether it has a token but EOS, and its only token."""
         return words, bool((words & self._open_ids).any()), self.canonical.sole(words)
 
+    def state_of(self, number: int) -> Any:
+        """The state of a number."""
+        return self._states[number]
+
+    def words_of(self, number: int) -> np.ndarray:
+        """The mask in the state of a number."""
+        assert self.tables is not None
+        return self._rows[self.tables.row_id[number]][0]
+
     @property
     def swift(self) -> bool:
-        """Whether `leap` can be asked."""
+        """Whether `leap` and `first` can be asked."""
         return self._known is not None
 
-    def leap(self, state: Any, ids: array[int], start: int) -> Run | None:
-        """The tokens without alternative after `ids[start:]`, the last of which was drawn in
-        `state`; None where it is not allowed, or the text ends, or they are many."""
+    def first(self) -> Run | None:
+        """The tokens that every text begins with; None where they are many, or lead nowhere."""
+        if self._first is None:
+            self._first = (self._run(self.outlook(self.constraint.start()), array("q"), -1)[0],)
+        return self._first[0]
+
+    def leap(self, draw: Draw, ids: array[int], start: int) -> Run | None:
+        """The tokens without alternative after `ids[start:]`, the last of which was drawn; None
+        where it is not allowed, or they are many, or lead nowhere."""
+        number = draw.number
+        if number >= 0:
+            for reach in REACHES:
+                run = self._near.get((number, ids[max(start, len(ids) - reach):].tobytes()))
+                if run is not None:
+                    return run
+        run, reach = self._leap(draw.state, ids, start)
+        if run is not None and reach in REACHES and number >= 0 and run.end.number >= 0:
+            if len(self._near) >= _RUNS:
+                self._near.clear()
+            self._near[number, ids[max(start, len(ids) - reach):].tobytes()] = run
+        return run
+
+    def _leap(self, state: Any, ids: array[int], start: int) -> tuple[Run | None, int]:
+        """`leap` from a state, and how many of the last tokens tell it, whatever came before them;
+        0 if they do not."""
         token = ids[-1]
         known = self._known or {}
         here = known.get(state) or self.outlook(state)
         if here.kinds is None or here.after is None:
             state = self.constraint.advance(state, token)
             if state is None:
-                return None
+                return None, 0
         else:
             number = here.after[here.kinds[token]]
             if number < 0:
-                return None
+                return None, 0
             state = self._states[number]
         there = known.get(state) or self.outlook(state)
         if there.choice is not None:
-            return there.choice
+            return there.choice, 0  # quickly found again, and there are many
         forced = there.then
-        before, sure = self.canonical.before(ids, start, forced) if forced else (b"", False)
-        key = state, before, sure
+        before, reach = self.canonical.before(ids, start, forced) if forced else (b"", REACHES[0])
+        key = state, before, bool(forced and reach)
         if key in self._runs:
-            return self._runs[key]
-        run, alone = self._run(there, ids[start:], len(before) if sure else -1)
-        if alone and (sure or not forced):
-            if len(self._runs) >= _RUNS:
-                self._runs.clear()
-            self._runs[key] = run
-        return run
+            return self._runs[key], reach
+        run, alone = self._run(there, ids[start:], len(before) if key[2] else -1)
+        if not alone or not reach:
+            return run, 0
+        if len(self._runs) >= _RUNS:
+            self._runs.clear()
+        self._runs[key] = run
+        return run, reach
 
     def _run(self, at: Outlook, text: array[int], known: int) -> tuple[Run | None, bool]:
         """The run from `at` on, where `text` has led; whether it is the same whatever came before
@@ -167,7 +213,7 @@ class Rule:
                 before, sure = canonical.before(text, 0, forced[:1])
                 known += sum([len(table[one]) for one in text[done:]])
                 done = len(text)
-                alone = alone and sure and len(before) <= known
+                alone = alone and bool(sure) and len(before) <= known
                 dictated = canonical.after(self.constraint, state, before, forced)
             for one in dictated:
                 state = self.dictated(state, one)
@@ -184,7 +230,9 @@ class Rule:
             if state is None:
                 break
             at = self.outlook(state)
-        return None, alone
+        if at.open or not self.constraint.accepting(at.state):
+            return None, alone
+        return Run(tuple(text[first:]), at), alone
 
     def dictated(self, state: Any, token: int) -> Any:
         """The state after a token of the canonical rule; remembered, as there are few."""
@@ -195,6 +243,16 @@ class Rule:
             found = self._moves[state, token] = self.constraint.advance(state, token)
         return found
 
+    def _free(self, words: np.ndarray, open: bool, sole: int) -> bool:
+        """Whether a token is drawn for sure where this is what `_read` gives: there are tokens
+        that begin differently, so no byte must follow."""
+        if not open or sole >= 0:
+            return False
+        ids = np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little"))
+        initials = self.canonical.initials[ids]
+        initials = initials[initials >= 0]
+        return bool(len(initials) and initials.min() < initials.max())
+
     def make(self) -> None:
         """Make the tables, if they do not get too large."""
         tables = token_tables(self.constraint)
@@ -202,8 +260,13 @@ class Rule:
             self._states = tables.states.tolist()
             self._rows = [self._read(words) for words in tables.rows]
             self.numbers = {state: i for i, state in enumerate(self._states)}
+            free = np.array([self._free(*row) for row in self._rows])
+            self.choices = memoryview(bytearray(free[tables.row_id].tobytes() + bytes(1)))
+            self.moves = ([kinds.data for kinds in tables.class_of_token], tables.group.data,
+                          tables.offset.data, tables.next.data, self.choices)
             self.tables = tables
-            self._known = {}  # those made from now on know the tables
+            self._known, self._runs = {}, {}  # those made from now on know the tables
+            self._first = None
 
 
 class Rules:

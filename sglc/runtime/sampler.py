@@ -82,10 +82,14 @@ class Tally:
 
 
 class Draw:
-    """How one sequence draws its next token.  `index` counts the tokens drawn so far."""
+    """How one sequence draws its next token.  `index` counts the tokens drawn so far.
 
-    __slots__ = ("allow", "flags", "high", "hold", "index", "low", "params", "rule", "state",
-                 "tally", "words")
+    number: the constraint's state, where it is known by its number in the tables of `rule` alone:
+    `state` and `words` are looked up when they are asked for; -1 where they were set.
+    """
+
+    __slots__ = ("_state", "_words", "allow", "flags", "high", "hold", "index", "low", "number",
+                 "params", "rule", "tally")
 
     def __init__(self, params: SamplingParams, key: int = 0, *, stop_ids: Iterable[int] = (),
                  constrained: bool = False, prompt: Iterable[int] = ()) -> None:
@@ -96,9 +100,10 @@ class Draw:
         self.low = key & 0xFFFFFFFF
         self.high = (key >> 32) & 0xFFFFFFFF
         self.index = 0
-        self.words: np.ndarray | None = None
         self.rule: Rule | None = None
-        self.state: Any = None
+        self.number = -1
+        self._state: Any = None
+        self._words: np.ndarray | None = None
         self.tally: Tally | None = None
         self.allow = params.stop_token_ids
         self.hold = tuple(stop_ids) if params.min_tokens > 0 else ()
@@ -122,6 +127,32 @@ class Draw:
         if params.logprobs or params.top_logprobs > 0:
             flags |= REPORT
         self.flags = flags
+
+    @property
+    def state(self) -> Any:
+        """The constraint's state."""
+        if self.number < 0 or self.rule is None:
+            return self._state
+        return self.rule.state_of(self.number)
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self.number, self._state = -1, state
+
+    @property
+    def words(self) -> np.ndarray | None:
+        """The mask of that state; None for none."""
+        if self.number < 0 or self.rule is None:
+            return self._words
+        return self.rule.words_of(self.number)
+
+    @words.setter
+    def words(self, words: np.ndarray | None) -> None:
+        self.enter(self.state, words)
+
+    def enter(self, state: Any, words: np.ndarray | None) -> None:
+        """Draw in this state next."""
+        self.number, self._state, self._words = -1, state, words
 
     @property
     def reports(self) -> bool:

@@ -24,6 +24,7 @@ import numpy as np
 
 from sglc.runtime.chunks import ChunkBuilder
 from sglc.runtime.counters import Counters
+from sglc.runtime.following import follow
 from sglc.runtime.pins import Pin
 from sglc.runtime.policies.base import Policy
 from sglc.runtime.pool import SlotPool
@@ -110,9 +111,9 @@ class Scheduler:
         """
         drawn = [(seq, place) for (seq, _), place in zip(step.samples, places, strict=True)
                  if not (seq.finished or seq in step.void)]
-        if not all(seq.steady for seq, _ in drawn):
-            return False
         if self._breaks > self.patience and any(seq.rule is not None for seq, _ in drawn):
+            return False
+        if not all(seq.steady for seq, _ in drawn):
             return False
         on = [(seq, place) for seq, place in drawn if seq.count + 1 < seq.limit]
         members = {seq for seq, _ in drawn}
@@ -169,7 +170,7 @@ class Scheduler:
         used = len(decoding)
         spare = min(self.max_tokens, self.available) - used
         forced = [s for s in decoding if s.jumps and s.behind > 1]
-        rest = [s for s in decoding if s not in forced] if forced else decoding
+        rest = [s for s in decoding if not s.jumps or s.behind <= 1] if forced else decoding
         if rest:
             step.add_decodes(rest, self._take(len(rest)))
         for seq in forced:
@@ -344,6 +345,7 @@ class Scheduler:
             if not seq.finished:
                 seq.complete()
                 self._finish(seq, None)
+        followed = follow(step, tokens)
         ruled = broken = 0
         for i, ((seq, k), token) in enumerate(zip(step.samples, tokens, strict=True)):
             if seq.finished:  # while the step was under way
@@ -352,8 +354,11 @@ class Scheduler:
             if seq in step.void:
                 continue
             forced = seq.forced
-            finished = seq.accept(token, reports.get(i) if reports else None)
-            if seq.rule is not None:
+            finished = seq.accept(token, reports.get(i) if reports else None, followed[i])
+            if followed[i]:
+                ruled += 1
+                broken += finished
+            elif seq.rule is not None:
                 ruled += 1
                 broken += finished or seq.forced > forced
                 counters.forced += seq.forced - forced

@@ -18,7 +18,7 @@ from sglc.runtime.choices import Choices
 from sglc.runtime.radix import Node
 from sglc.runtime.request import FinishReason, Request, Result, SamplingParams
 from sglc.runtime.rides import Rides
-from sglc.runtime.rules import Rule
+from sglc.runtime.rules import Rule, Run
 from sglc.runtime.sampler import Draw, Top
 from sglc.runtime.stops import StopMatch, StopWatcher
 from sglc.tokens.images import FIRST_ID
@@ -42,8 +42,8 @@ class Sequence:
                  "finished", "forced", "group", "ids", "jumps", "known", "last", "limit", "match",
                  "matched", "node", "number", "own", "pos", "private", "prompt_len",
                  "rank", "reason", "reports", "request", "retracted", "rides", "root", "rule",
-                 "sampled_at", "score_end", "scores", "started", "state", "sure", "swift",
-                 "target", "tight", "want", "watcher")
+                 "sampled_at", "score_end", "scores", "started", "sure", "swift", "target",
+                 "tight", "want", "watcher")
 
     def __init__(self, request: Request, arrival: int, *, ids: array[int], root: Node,
                  private: bool, target: int, want: int, score_end: int, limit: int) -> None:
@@ -88,7 +88,6 @@ class Sequence:
         self.draw = _NO_DRAW
         self.watcher: StopWatcher | None = None
         self.constraint: Any = None
-        self.state: Any = None
         self.rule: Rule | None = None
         self.jumps = False
         self.ahead: list[int] = []  # tokens dictated by the canonical rule, the next one last
@@ -113,10 +112,15 @@ class Sequence:
             self.draw.rule = rule
             self.swift = (rule.swift and self.watcher is None and self.draw.tally is None
                           and not self.request.held)
-        if not self._enter(rule, rule.constraint.start()) and self._jump():
-            return
-        if self.forced:
+        began, spent = time.perf_counter(), rule.clock.seconds
+        run = rule.first() if self.swift else None
+        if run is not None and self._goes_on(run, 0):
+            self._go(rule, run, 0)
+        elif not self._enter(rule, rule.constraint.start()):
+            self._jump()
+        if self.forced and not self.finished:
             self._refill()
+        rule.clock.seconds = spent + time.perf_counter() - began  # parts of it counted themselves
 
     # -- page table --------------------------------------------------------------------------
 
@@ -200,66 +204,87 @@ class Sequence:
         """Slots that it may still take."""
         return max(self.target, self.prompt_len + self.bound - 1) - self.pos
 
-    def accept(self, token: int, report: tuple[float, Top] | None = None) -> bool:
+    def accept(self, token: int, report: tuple[float, Top] | None = None,
+               followed: bool = False) -> bool:
         """Take the token that was sampled, and those that must follow it; whether the sequence
-        is finished."""
+        is finished.
+
+        followed: the constraint knows it already, and wants another to be drawn behind it.
+        """
         if token < 0:
             return self.fail(self._impossible(token))
         self.sampled_at = len(self.ids)
         self.decoding = True
+        if followed:
+            return self._take(token, report, followed=True)
         if self.swift and self.rule is not None and self._leap(self.rule, token):
             if report is not None:
                 self.reports.append(report)
-            return False
+            return self.finished
         return self._take(token, report) or (self.jumps and self._jump())
 
     def _leap(self, rule: Rule, token: int) -> bool:
         """Take a token and all that must follow it at once; false, and nothing is done, if it
-        might be finished by them."""
+        might be finished by them, but by the constraint."""
         if token in self.end_ids:
             return False
         began = time.perf_counter()
-        ids = self.ids
-        ids.append(token)
-        run = rule.leap(self.state, ids, self.prompt_len)
-        there = False
-        if run is not None:
-            tokens = run.tokens
-            count = 1 + len(tokens)
-            there = self.count + count < self.limit and (
-                count == 1 or self.end_ids.isdisjoint(tokens))
-            if there:
-                if tokens:
-                    ids.extend(tokens)
-                    self.forced += count - 1
-                    rule.clock.jumps += count - 1
-                self.count += count
-                end, draw = run.end, self.draw
-                self.state = draw.state = end.state
-                draw.words = end.words
-                draw.index += count
-        if not there:
-            ids.pop()
+        self.ids.append(token)
+        run = rule.leap(self.draw, self.ids, self.prompt_len)
+        there = run is not None and self._goes_on(run, 1)
+        if run is not None and there:
+            self._go(rule, run, 1)
+        else:
+            self.ids.pop()
         rule.clock.seconds += time.perf_counter() - began
         return there
 
+    def _goes_on(self, run: Run, drawn: int) -> bool:
+        """Whether neither so many drawn tokens nor the run behind them end it, as tokens."""
+        tokens = run.tokens
+        return self.count + drawn + len(tokens) < self.limit and (
+            not tokens or self.end_ids.isdisjoint(tokens))
+
+    def _go(self, rule: Rule, run: Run, drawn: int) -> None:
+        """Take a run, behind so many drawn tokens, which `ids` have."""
+        draw, count = self.draw, drawn
+        if run.tokens:
+            forced = len(run.tokens)
+            self.ids.extend(run.tokens)
+            self.forced += forced
+            rule.clock.jumps += forced
+            count += forced
+        self.count += count
+        draw.index += count
+        end = run.end
+        if end.number >= 0:
+            draw.number = end.number
+        else:
+            draw.enter(end.state, end.words)
+        if not end.open:
+            self._finish("constraint")
+
     def _jump(self) -> bool:
         """Take the tokens that must come next; whether the sequence is finished."""
-        while self.jumps and self.sure >= 0:
+        rule = self.rule
+        if rule is None or not self.jumps or self.sure < 0:
+            return False
+        began, spent = time.perf_counter(), rule.clock.seconds
+        over = False
+        while self.sure >= 0 and not over:
             self.forced += 1
-            if self.rule is not None:
-                self.rule.clock.jumps += 1
-            if self._take(self.sure, None):
-                return True
-        return False
+            rule.clock.jumps += 1
+            over = self._take(self.sure, None)
+        rule.clock.seconds = spent + time.perf_counter() - began  # its parts counted themselves
+        return over
 
-    def _take(self, token: int, report: tuple[float, Top] | None) -> bool:
-        """Add one token; whether the sequence is finished."""
+    def _take(self, token: int, report: tuple[float, Top] | None, followed: bool = False) -> bool:
+        """Add one token; whether the sequence is finished.  followed: see `accept`."""
         self.count += 1
         draw = self.draw
         draw.index += 1
         if token in self.end_ids and not (
-                self.request.held and self.constraint.covers(self.state, token)):
+                self.request.held and self.constraint.covers(self.draw.state, token)):
             self.matched = token
             named = token in self.request.sampling.stop_token_ids
             return self._finish("stop" if named else "eos")
@@ -274,7 +299,7 @@ class Sequence:
                 self.match = match
                 self.matched = match.matched
                 return self._finish("stop")
-        if self.rule is not None and self._follow(self.rule, token):
+        if self.rule is not None and not followed and self._follow(self.rule, token):
             return True
         if self.count >= self.limit:
             return self._finish("length")
@@ -286,23 +311,27 @@ class Sequence:
         self.dictated = bool(self.ahead)
         if self.dictated:
             self.ahead.pop()
-            state = rule.dictated(self.state, token)
+            state = rule.dictated(self.draw.state, token)
         else:
-            state = self.constraint.advance(self.state, token)
+            state = self.constraint.advance(self.draw.state, token)
         over = (self.fail(self._impossible(-1)) if state is None else self._enter(rule, state))
         rule.clock.seconds += time.perf_counter() - began
         return over
 
     def _enter(self, rule: Rule, state: Any) -> bool:
         """Enter a constraint state; whether nothing but the end can follow."""
-        self.state = state
+        draw = self.draw
+        draw.state = state
         if not self.ahead:
             outlook = rule.outlook(state)
             if not outlook.open:
                 if self.constraint.accepting(state):
                     return self._finish("constraint")
                 return self.fail(self._impossible(-1))
-            self.draw.words, self.draw.state = outlook.words, state
+            if self.swift and outlook.number >= 0:
+                draw.number = outlook.number
+            else:
+                draw.enter(state, outlook.words)
             if not self.dictated:
                 tokens = rule.canonical.tokens(self.constraint, state, self.ids, self.prompt_len)
                 self.ahead = list(reversed(tokens))
@@ -311,8 +340,8 @@ class Sequence:
                 return False
         self.sure = self.ahead[-1]
         if not self.jumps:
-            assert self.draw.words is not None
-            self.draw.words = _only(self.sure, len(self.draw.words))
+            assert draw.words is not None
+            draw.words = _only(self.sure, len(draw.words))
         return False
 
     def _impossible(self, token: int) -> SglcError:

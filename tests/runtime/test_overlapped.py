@@ -58,7 +58,7 @@ class Later(Launcher):
         early = {seq for seq, _ in step.samples if seq.ids[-1] < 0}
         self.ahead += bool(early)
         self.tables.hold([seq.draw.rule for seq, _ in step.samples])
-        masks = {seq: seq.draw.words for seq in early}
+        kept = {seq: (seq.draw.number, seq.draw.state, seq.draw.words) for seq in early}
         for seq in early:
             seq.draw.words = self._words(seq)
             seq.draw.index += 1
@@ -67,7 +67,9 @@ class Later(Launcher):
         finally:
             for seq in early:
                 seq.draw.index -= 1
-                seq.draw.words = masks[seq]
+                number, state, words = kept[seq]
+                seq.draw.enter(state, words)
+                seq.draw.number = number
         n = len(step.samples)
         self.last = np.array(outcome.tokens, np.int64)
         return Flight(step, list(range(n))[::-1], outcome)  # any names will do

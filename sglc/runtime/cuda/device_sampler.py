@@ -17,13 +17,16 @@ from sglc.kernels.draws import IN_PROMPT, Draws
 from sglc.kernels.registry import DeviceKernels
 from sglc.kernels.row_masks import MaskRows
 from sglc.runtime.cuda.device_tables import DeviceTables
+from sglc.runtime.cuda.masked_rows import MaskedRows, Places
 from sglc.runtime.cuda.staging import staging
+from sglc.runtime.rules import Rule
 from sglc.runtime.sampler import (
     ALLOW,
     BIAS,
     FILTER,
     HOLD,
     NOISE,
+    REPORT,
     TALLY,
     WORDS,
     Draw,
@@ -32,6 +35,8 @@ from sglc.runtime.sampler import (
 )
 
 PLAIN = NOISE  # what draws in a graph may have
+_MASKED = PLAIN | WORDS | HOLD | ALLOW | REPORT
+_SIZES = 256  # numbers of rows whose memory is kept
 
 
 def plain_draws(draws: Sequence[Draw], early: Sequence[bool]) -> np.ndarray:
@@ -53,7 +58,7 @@ def plain_draws(draws: Sequence[Draw], early: Sequence[bool]) -> np.ndarray:
 class DeviceSampler:
     """Draws tokens from logits on one device, for a model of `width` logits.
 
-    mask_seconds: what masks have cost the host.
+    mask_seconds: what masks have cost the host, with what is uploaded for them.
     """
 
     def __init__(self, sampler: Sampler, width: int, kernels: DeviceKernels,
@@ -74,6 +79,7 @@ class DeviceSampler:
         self.mask_seconds = 0.0
         self._no_k: dict[int, tuple[Tensor, Tensor]] = {}
         self._no_ids: dict[int, Tensor] = {}
+        self._rows: dict[int, MaskedRows] = {}
 
     def plain(self, logits: Tensor, draws: Tensor) -> Tensor:
         """Tokens, int64 (R,), of rows without masks, filters and penalties.
@@ -103,95 +109,118 @@ class DeviceSampler:
             flags |= draw.flags
         if not flags & ~PLAIN:
             return self.plain(logits, self._upload(plain_draws(draws, early)))
-        if flags & BIAS:
-            logits = logits.clone()
-            add_bias(logits, draws)
-        rows = len(draws)
-        numbers = np.zeros((11, rows), np.int64)
+        how = noise = None
+        if flags & ~_MASKED:
+            if flags & BIAS:
+                logits = logits.clone()
+                add_bias(logits, draws)
+            how = self._how(draws, flags, early)
+        elif flags & NOISE:
+            noise = plain_draws(draws, early)
+        began = time.perf_counter()
+        rows = self._rows.get(len(draws))
+        if rows is None:
+            if len(self._rows) >= _SIZES:
+                self._rows.clear()
+            rows = self._rows[len(draws)] = MaskedRows(len(draws), self._device)
+        rules = dict.fromkeys([draw.rule for draw in draws]) if flags & WORDS else {}
+        places = self._places(draws, rules, after) if rules else None
+        if how is None or places is not None:
+            rows.upload(noise, places)
+        masks = self._one
+        if flags & (WORDS | HOLD | ALLOW):
+            masks = self._masks(draws, flags, rules, early, drawn,
+                                rows if places is not None else None)
+            self.mask_seconds += time.perf_counter() - began
+        return self._kernels.sample(logits, masks, rows.draws if how is None else how)
+
+    def _how(self, draws: Sequence[Draw], flags: int, early: Sequence[bool]) -> Draws:
+        """Draws with all there is to them, on the device."""
+        numbers = np.zeros((9, len(draws)), np.int64)
         numbers[:3] = plain_draws(draws, early)
         params = [draw.params for draw in draws]
         numbers[3:8].view(np.float64)[:] = np.array([
             (p.top_p, p.min_p, p.repetition_penalty, p.frequency_penalty, p.presence_penalty)
             for p in params]).T
         numbers[8] = [max(p.top_k, 0) if p.top_k < self._width else 0 for p in params]
-        began = time.perf_counter()
-        ruled = bool(flags & WORDS) and self._places(draws, after, numbers[9:])
-        self.mask_seconds += time.perf_counter() - began
         there = self._upload(numbers)
         real = there[3:8].view(torch.float64)
         penalties = tally = tally_row = None
         if flags & TALLY:
             penalties = real[2:5].t().contiguous()
             tally, tally_row = self._tally(draws)
-        masks = self._one
-        if flags & (WORDS | HOLD | ALLOW):
-            began = time.perf_counter()
-            masks = self._masks(draws, flags, early, drawn, there[9:] if ruled else None)
-            self.mask_seconds += time.perf_counter() - began
-        return self._kernels.sample(logits, masks, Draws(
-            there[2].view(torch.float64), there[0], there[1], there[8].int(), real[0], real[1],
-            penalties, tally, tally_row, bool(flags & FILTER)))
+        return Draws(there[2].view(torch.float64), there[0], there[1], there[8].int(), real[0],
+                     real[1], penalties, tally, tally_row, bool(flags & FILTER))
 
-    def _places(self, draws: Sequence[Draw], after: Sequence[int], to: np.ndarray) -> bool:
-        """Write each row's table, state and `after` into `to`, int64 (2, R), as int32; whether a
-        row has a table."""
-        rules = dict.fromkeys([d.rule for d in draws])
+    def _places(self, draws: Sequence[Draw], rules: dict[Rule | None, None],
+                after: Sequence[int]) -> Places | None:
+        """Each row's table, state and `after`; None if no row has a table.  rules: those of the
+        rows."""
         self._tables.hold(rules)
-        tables = {rule: (self._tables.number(rule), rule.numbers)
-                  for rule in rules if rule is not None and rule.there}
-        if not tables:
-            return False
-        table, state, behind = to.view(np.int32).reshape(4, len(draws))[:3]
+        states = [draw.number for draw in draws]
         if len(rules) == 1:
-            (number, numbers), = tables.values()
-            table[:] = number
-            state[:] = [numbers[d.state] for d in draws]
-            behind[:] = after
-        else:
-            found = [tables.get(d.rule) for d in draws]  # type: ignore[call-overload]
-            table[:] = [-1 if one is None else one[0] for one in found]
-            state[:] = [-1 if one is None else one[1][d.state]
-                        for d, one in zip(draws, found, strict=True)]
-            behind[:] = [-1 if one is None else i for i, one in zip(after, found, strict=True)]
-        return True
+            (rule,) = rules
+            if rule is None or not rule.there:
+                return None
+            if min(states) < 0:
+                states = list(map(_number, draws))
+            return [self._tables.number(rule)] * len(draws), states, after
+        tables = {rule: self._tables.number(rule) for rule in rules
+                  if rule is not None and rule.there}
+        if not tables:
+            return None
+        own = [tables.get(draw.rule, -1) for draw in draws]  # type: ignore[call-overload]
+        return (own, [-1 if one < 0 else n if n >= 0 else _number(draw)
+                      for draw, one, n in zip(draws, own, states, strict=True)],
+                [-1 if one < 0 else i for i, one in zip(after, own, strict=True)])
 
-    def _masks(self, draws: Sequence[Draw], flags: int, early: Sequence[bool], drawn: Tensor,
-               places: Tensor | None) -> Tensor:
-        """int32 (R, words): what each row may draw.  flags: any row's.  places: from `_places`, on
-        the device."""
-        none: list[list[int]] = [[]] * len(draws)
-        spared = [[i for i in d.allow if i in self._never and i < self._vocab]
-                  if d.flags & ALLOW else [] for d in draws] if flags & ALLOW else none
-        held = [[i for i in d.hold if 0 <= i < self._vocab]
-                if d.flags & HOLD and d.index + more < d.params.min_tokens else []
-                for d, more in zip(draws, early, strict=True)] if flags & HOLD else none
-        kept, row_of = _words(draws)
-        words = None
-        if kept:
-            staged = staging(len(kept) * self._words, self._device, torch.int32)
-            view = staged.numpy().reshape(len(kept), self._words)
-            for line, mask in zip(view, kept, strict=True):
-                n = min(len(mask), self._words)
-                line[:n] = mask[:n].view(np.int32)
-                line[n:] = 0
-            words = staged.to(self._device, non_blocking=True).view(len(kept), self._words)
+    def _masks(self, draws: Sequence[Draw], flags: int, rules: dict[Rule | None, None],
+               early: Sequence[bool], drawn: Tensor, placed: MaskedRows | None) -> Tensor:
+        """int32 (R, words): what each row may draw.  flags: any row's.  placed: the rows' places,
+        on the device."""
+        spared = held = self._none(len(draws))
+        if flags & ALLOW:
+            spared = self._ids([[i for i in d.allow if i in self._never and i < self._vocab]
+                                if d.flags & ALLOW else [] for d in draws])
+        if flags & HOLD:
+            held = self._ids([[i for i in d.hold if 0 <= i < self._vocab]
+                              if d.flags & HOLD and d.index + more < d.params.min_tokens else []
+                              for d, more in zip(draws, early, strict=True)])
+        words = row_of = None
+        if not all(rule is not None and rule.there for rule in rules):
+            words, row_of = self._words_of(draws)
         tables = table = state = behind = None
-        if places is not None:
+        if placed is not None:
             tables = self._tables.packed
-            table, state, behind = places.view(torch.int32).view(4, len(draws))[:3]
+            table, state, behind = placed.table, placed.state, placed.after
         return self._kernels.row_masks(MaskRows(
-            self._base, self._ids(spared), self._ids(held), tables, table, state, words,
-            self._upload(np.array(row_of, np.int32)) if kept else None, drawn, behind))
+            self._base, spared, held, tables, table, state, words, row_of, drawn, behind))
+
+    def _words_of(self, draws: Sequence[Draw]) -> tuple[Tensor | None, Tensor | None]:
+        """The masks of rows whose tables are not there, each once, and which is whose."""
+        kept, row_of = _words(draws)
+        if not kept:
+            return None, None
+        staged = staging(len(kept) * self._words, self._device, torch.int32)
+        view = staged.numpy().reshape(len(kept), self._words)
+        for line, mask in zip(view, kept, strict=True):
+            n = min(len(mask), self._words)
+            line[:n] = mask[:n].view(np.int32)
+            line[n:] = 0
+        words = staged.to(self._device, non_blocking=True).view(len(kept), self._words)
+        return words, self._upload(np.array(row_of, np.int32))
+
+    def _none(self, rows: int) -> Tensor:
+        """int32 (R, 0)."""
+        if rows not in self._no_ids:
+            self._no_ids[rows] = torch.empty((rows, 0), dtype=torch.int32, device=self._device)
+        return self._no_ids[rows]
 
     def _ids(self, lists: Sequence[Sequence[int]]) -> Tensor:
         """int32 (R, n), filled up with -1; n is 0 or a power of two."""
         most = max(map(len, lists), default=0)
         if not most:
-            rows = len(lists)
-            if rows not in self._no_ids:
-                self._no_ids[rows] = torch.empty((rows, 0), dtype=torch.int32,
-                                                 device=self._device)
-            return self._no_ids[rows]
+            return self._none(len(lists))
         out = np.full((len(lists), 1 << (most - 1).bit_length()), -1, np.int32)
         for line, ids in zip(out, lists, strict=True):
             line[:len(ids)] = ids
@@ -221,18 +250,25 @@ class DeviceSampler:
         return staged.to(self._device, non_blocking=True).view(array.shape)
 
 
+def _number(draw: Draw) -> int:
+    """The number of the draw's state in its rule's tables."""
+    assert draw.rule is not None
+    return draw.number if draw.number >= 0 else draw.rule.numbers[draw.state]
+
+
 def _words(draws: Sequence[Draw]) -> tuple[list[np.ndarray], list[int]]:
     """The masks of rows whose tables are not there, each once, and which is whose, -1 for none."""
     of: dict[int, int] = {}
     kept: list[np.ndarray] = []
     row_of = [-1] * len(draws)
-    if all(rule is not None and rule.there for rule in {d.rule for d in draws}):
-        return kept, row_of
     for i, d in enumerate(draws):
-        if (d.rule is None or not d.rule.there) and d.flags & WORDS and d.words is not None:
-            at = of.get(id(d.words))
+        if (d.rule is None or not d.rule.there) and d.flags & WORDS:
+            words = d.words
+            if words is None:
+                continue
+            at = of.get(id(words))
             if at is None:
-                at = of[id(d.words)] = len(kept)
-                kept.append(d.words)
+                at = of[id(words)] = len(kept)
+                kept.append(words)
             row_of[i] = at
     return kept, row_of
