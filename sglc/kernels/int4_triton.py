@@ -31,7 +31,8 @@ def int4_linear_triton(x: Tensor, weight: PackedInt4, norm: Tensor | None, eps: 
             x = x.index_select(1, weight.order)
         y = int4_few_triton(x, weight, residual, fused, kind)
         return silu_mul_triton(y).to(out_dtype) if gated and not fused else y
-    if 0 < len(x) <= MOST_LINES:
+    # In float32 there are no tensor cores, and more rows take more registers than there are.
+    if 0 < len(x) <= (16 if x.dtype is torch.float32 else MOST_LINES):
         y = int4_gemm_triton(x, weight, norm, eps, residual, fused, kind)
         return silu_mul_triton(y).to(out_dtype) if gated and not fused else y
     if norm is not None:
