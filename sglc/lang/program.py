@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from sglc import collector
 from sglc.config import RunOptions
 from sglc.errors import LanguageError, SglcError, SglcWarning, TraceError
 from sglc.ir.bags import text_counts
@@ -250,15 +251,18 @@ class Program:
                 return self._batch(rows, options, replace(control, viz=False, on_row=ended), seed,
                                    first_row)
         backend = defaults.resolve(control.backend)
-        if self._mode(control) == "compiled":
-            if hasattr(backend, "start_program"):
-                return self._remote_batch(backend, rows, options, control, seed, first_row)
-            return self.compiler().run_batch(  # type: ignore[no-any-return]
-                backend, rows, options, seed, first_row, control)
-        return eager_run.run_batch(self.signature, rows, backend, options, seed, first_row,
-                                   num_threads=control.num_threads, progress=control.progress_bar,
-                                   row_numbers=control.row_numbers, on_row=control.on_row,
-                                   batch=self.settings.batch_texts(rows))
+        compiled = self._mode(control) == "compiled"
+        if compiled and hasattr(backend, "start_program"):
+            return self._remote_batch(backend, rows, options, control, seed, first_row)
+        with collector.batches.slow():
+            if compiled:
+                return self.compiler().run_batch(  # type: ignore[no-any-return]
+                    backend, rows, options, seed, first_row, control)
+            return eager_run.run_batch(
+                self.signature, rows, backend, options, seed, first_row,
+                num_threads=control.num_threads, progress=control.progress_bar,
+                row_numbers=control.row_numbers, on_row=control.on_row,
+                batch=self.settings.batch_texts(rows))
 
     def _watch(self, control: Controls, rows: int) -> Watch:
         from sglc.viz.live import Watch
