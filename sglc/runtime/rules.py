@@ -93,9 +93,10 @@ class Rule:
         self._moves: dict[tuple[Any, int], Any] = {}
         self._states: list[Any] = []  # by number
         self._rows: list[tuple[np.ndarray, bool, int]] = []  # of the tables
-        self._runs: dict[tuple[Any, bytes, bool], Run | None] = {}  # by state and text
+        # By state and text.  Taken once by whoever looks into it: `make`, on a thread of its own,
+        # starts another, with whose states numbers come.
+        self._runs: dict[tuple[Any, bytes, bool], Run | None] = {}
         self._near: dict[tuple[int, bytes], Run] = {}  # by number and last tokens
-        self._first: tuple[Run | None] | None = None  # every text begins with it
         # States of other kinds may be large, and their masks their own.
         self._known: dict[int, Outlook] | None = (
             {} if isinstance(constraint, FsmConstraint) else None)
@@ -149,9 +150,11 @@ class Rule:
 
     def first(self) -> Run | None:
         """The tokens that every text begins with; None where they are many, or lead nowhere."""
-        if self._first is None:
-            self._first = (self._run(self.outlook(self.constraint.start()), array("q"), -1)[0],)
-        return self._first[0]
+        runs, key = self._runs, (None, b"", True)
+        if key not in runs:
+            run = self._run(self.outlook(self.constraint.start()), array("q"), -1)[0]
+            runs[key] = run
+        return runs[key]
 
     def leap(self, draw: Draw, ids: array[int], start: int) -> Run | None:
         """The tokens without alternative after `ids[start:]`, the last of which was drawn; None
@@ -172,7 +175,7 @@ class Rule:
     def _leap(self, state: Any, ids: array[int], start: int) -> tuple[Run | None, int]:
         """`leap` from a state, and how many of the last tokens tell it, whatever came before them;
         0 if they do not."""
-        token = ids[-1]
+        token, runs = ids[-1], self._runs
         known = self._known or {}
         here = known.get(state) or self.outlook(state)
         if here.kinds is None or here.after is None:
@@ -190,14 +193,14 @@ class Rule:
         forced = there.then
         before, reach = self.canonical.before(ids, start, forced) if forced else (b"", REACHES[0])
         key = state, before, bool(forced and reach)
-        if key in self._runs:
-            return self._runs[key], reach
+        if key in runs:
+            return runs[key], reach
         run, alone = self._run(there, ids[start:], len(before) if key[2] else -1)
         if not alone or not reach:
             return run, 0
-        if len(self._runs) >= _RUNS:
-            self._runs.clear()
-        self._runs[key] = run
+        if len(runs) >= _RUNS:
+            runs.clear()
+        runs[key] = run
         return run, reach
 
     def _run(self, at: Outlook, text: array[int], known: int) -> tuple[Run | None, bool]:
@@ -265,8 +268,8 @@ class Rule:
             self.moves = ([kinds.data for kinds in tables.class_of_token], tables.group.data,
                           tables.offset.data, tables.next.data, self.choices)
             self.tables = tables
-            self._known, self._runs = {}, {}  # those made from now on know the tables
-            self._first = None
+            self._known = {}  # those made from now on know the tables
+            self._runs = {}  # last, so that whoever has it finds no others
 
 
 class Rules:

@@ -138,3 +138,32 @@ def test_choices_are_choices(name: str) -> None:
                 free += 1
         assert not choices[-1]
     assert free > 100
+
+
+@pytest.mark.parametrize("began", [False, True])
+def test_tables_that_come_while_a_run_is_looked_for(began: bool) -> None:
+    """What was found without them is not remembered beside what is found with them."""
+    tok = TOKENIZERS["smollm2"]  # whose borders are known, so that runs are remembered
+    way = admission(tok, False)
+    rule = way.rules.of(grammar.compile(regex="one of:[0-9], two of:[0-9]", tokenizer=tok))
+    plain = rule._run
+
+    def late(*given: Any) -> Any:
+        found = plain(*given)
+        if rule.tables is None:
+            rule.make()
+        return found
+
+    numbers = []
+    for turn in range(3):
+        if turn or not began:
+            rule._run = late  # type: ignore[method-assign]
+        seq = opened(way, tok, rule.constraint, {}, False)
+        rule._run = late  # type: ignore[method-assign]
+        first = seq.draw.number
+        assert not seq.accept(*tok.encode("7"))
+        assert tok.decode(seq.ids) == "q: one of:7, two of:"
+        numbers.append((first, seq.draw.number))
+    assert rule.tables is not None
+    assert numbers[0][0] < 0 <= min(numbers[1])
+    assert numbers[1] == numbers[2]

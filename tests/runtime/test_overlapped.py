@@ -212,7 +212,7 @@ def test_constraints_ahead_of_their_tokens(patterns, rows, kv, radix, chunk, run
 
     def asked():
         return [request(text, key=key, constraint=rules[n] if key % 5 else None,
-                        **{**sampling, "max_tokens": min(sampling["max_tokens"], 60)})
+                        **{**sampling, "max_tokens": min(sampling["max_tokens"], 78)})
                 for text, n, key, sampling in rows]
 
     with engine(context_length=512) as plain:
