@@ -230,6 +230,25 @@ def test_constraints_ahead_of_their_tokens(patterns, rows, kv, radix, chunk, run
         assert stats.kv_free + stats.kv_cached == kv
 
 
+@pytest.mark.parametrize("patience", [0.0, 1.0])
+def test_constrained_rows_that_have_to_make_room(patience: float) -> None:
+    """They go on where they were, jumps and all, when there is room again."""
+    rule = grammar.compile(regex="([a-z]{3}, then [0-9]{2}; ){12}", tokenizer=TOKENIZER)
+
+    def asked() -> list[Request]:
+        return [request(f"number {i}: ", max_tokens=180, key=i, temperature=0.8, constraint=rule)
+                for i in range(6)]
+
+    with engine(context_length=512) as plain:
+        want = ask(plain, asked())
+    with late(patience=patience, kv_tokens=420) as core:
+        for a, b in zip(ask(core, asked()), want, strict=True):
+            assert (a.ids, a.text, a.finish_reason) == (b.ids, b.text, b.finish_reason)
+        core.wait_idle()
+        core.check()
+        assert core.stats().retractions > 0
+
+
 def test_a_constraint_without_jumps_costs_no_step() -> None:
     rule = grammar.compile(regex="[a-z]{40}", tokenizer=TOKENIZER)
 
