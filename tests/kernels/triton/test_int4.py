@@ -93,7 +93,7 @@ def test_few_rows_of_int4_do_not_depend_on_their_number(place: Place) -> None:
                 assert torch.equal(fused_linear_triton(x[:rows], packed), whole[:rows])
 
 
-@pytest.mark.parametrize("rows", [1, 12, 20, 40])
+@pytest.mark.parametrize("rows", [1, 3, 12, 20, 40])
 def test_codes_in_the_fraction_of_a_float(place: Place, rows: int) -> None:
     """In 16 bits, where codes are no numbers of their own, for every number of tiles of rows."""
     kinds = (torch.float16,) if place.tiny else (torch.float16, torch.bfloat16)
