@@ -1,10 +1,11 @@
 """4-bit weights on a GPU, beside bfloat16: the products of the Llama-3.1-8B shape, and decoding.
 
-    python -m bench.gpu_int4 [--kernels] [--engine] [--tune]
+    python -m bench.gpu_int4 [--kernels [--act-order]] [--engine] [--tune]
 
 Products: microseconds, and of one row the bytes of the weight that are read a second.  `--tune`
-tries other configurations of the kernels.  Engine: one prompt of 128 ids, 256 new tokens, greedy,
-random weights, medians of `--turns`; all formats in one run.
+tries other configurations of the kernels.  `--act-order`: of weights whose columns were moved.
+Engine: one prompt of 128 ids, 256 new tokens, greedy, random weights, medians of `--turns`; all
+formats in one run.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sglc.kernels.int4 import random_int4
 from sglc.kernels.int4_few_triton import FEW_LINES, Int4FewConfig, int4_few_triton
 from sglc.kernels.int4_gemm_triton import MOST_LINES, Int4GemmConfig, int4_gemm_triton
 from sglc.kernels.int4_inputs_triton import int4_inputs_triton
+from sglc.kernels.int4_order_triton import int4_order_triton
 from sglc.kernels.int4_triton import pack_int4_triton
 
 SHAPE = {
@@ -39,8 +41,8 @@ SHAPE = {
 FORMATS: dict[str, dict[str, Any] | None] = {
     "bfloat16": None,
     "awq 128": {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"},
-    "gptq 128 act-order": {"quant_method": "gptq", "bits": 4, "group_size": 128,
-                                       "desc_act": True},
+    "gptq 128": {"quant_method": "gptq", "bits": 4, "group_size": 128},
+    "gptq 128 act-order": {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": True},
     "gptq 32": {"quant_method": "gptq", "bits": 4, "group_size": 32},
 }
 # name -> (rows of the weight, columns, normed, gated, added to the residual)
@@ -49,7 +51,7 @@ PRODUCTS = {"qkv": (6144, 4096, True, False, False), "out": (4096, 4096, False, 
 FRESH = 256 << 20  # bytes of weights taken in turns, so that none is in the cache
 
 
-def products(rows_list: list[int], tune: bool, names: list[str]) -> None:
+def products(rows_list: list[int], tune: bool, names: list[str], act_order: bool) -> None:
     random = torch.Generator("cuda").manual_seed(0)
     print("product | rows | bf16 us | int4 us | ratio | int4 GB/s", flush=True)
     for name in names:
@@ -61,7 +63,7 @@ def products(rows_list: list[int], tune: bool, names: list[str]) -> None:
                  for _ in range(-(-FRESH // (outs * width * 2)))]
         small = []
         for _ in range(count):
-            packed = pack_int4_triton(random_int4((outs, width), 128, kind, random))
+            packed = pack_int4_triton(random_int4((outs, width), 128, kind, random, act_order))
             assert packed is not None
             small.append(packed)
         for rows in rows_list:
@@ -82,15 +84,23 @@ def products(rows_list: list[int], tune: bool, names: list[str]) -> None:
                 _tune(x, small, norm, old, gated)
 
 
-def inputs() -> None:
-    """The kernel that goes before a product of some rows."""
+def inputs(act_order: bool) -> None:
+    """The kernel that goes before a product: of few rows if their order changes, of some always."""
     random = torch.Generator("cuda").manual_seed(0)
-    for rows, width, normed in ((16, 4096, True), (16, 4096, False), (16, 14336, False)):
-        packed = pack_int4_triton(random_int4((16, width), 128, torch.bfloat16, random))
+    for rows, (width, normed) in product((1, 8, 16), ((4096, True), (4096, False), (14336, False))):
+        if rows <= FEW_LINES and not act_order:
+            continue
+        w = pack_int4_triton(random_int4((16, width), 128, torch.bfloat16, random, act_order))
+        assert w is not None
         x = torch.randn(rows, width, dtype=torch.bfloat16, device="cuda")
         norm = torch.ones(width, dtype=x.dtype, device="cuda") if normed else None
-        took = microseconds(lambda i, a=(x, packed, norm, 1e-5): int4_inputs_triton(*a))
-        print(f"inputs {rows} x {width}{', normed' * normed}: {took:.2f} us", flush=True)
+
+        def one(i: int, x: Any = x, w: Any = w, norm: Any = norm) -> object:
+            if len(x) <= FEW_LINES:
+                return int4_order_triton(x, w.order, norm, 1e-5)
+            return int4_inputs_triton(x, w, norm, 1e-5)
+        print(f"inputs {rows} x {width}{', normed' * normed}: {microseconds(one):.2f} us",
+              flush=True)
 
 
 def _tune(x: torch.Tensor, weights: list[Any], norm: Any, old: Any, gated: bool) -> None:
@@ -154,6 +164,7 @@ def main() -> None:
     parser.add_argument("--kernels", action="store_true")
     parser.add_argument("--engine", action="store_true")
     parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--act-order", action="store_true", help="of the products of --kernels")
     parser.add_argument("--products", default=",".join(PRODUCTS))
     parser.add_argument("--rows", default="1,2,16,64,256")
     parser.add_argument("--formats", default=",".join(FORMATS), help="of --engine")
@@ -161,9 +172,9 @@ def main() -> None:
     args = parser.parse_args()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}", flush=True)
     if args.kernels or args.tune:
-        inputs()
-        products([int(n) for n in args.rows.split(",")], args.tune,
-                 args.products.split(","))
+        inputs(args.act_order)
+        products([int(n) for n in args.rows.split(",")], args.tune, args.products.split(","),
+                 args.act_order)
     if args.engine or not (args.kernels or args.tune):
         decoding(args.turns, args.formats.split(","))
 

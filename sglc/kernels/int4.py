@@ -55,6 +55,10 @@ class Int4Matrix:
         group_of = torch.arange(left, right, device=codes.device) // size
         return Int4Matrix(codes, scales, zeros, group_of)
 
+    def __getitem__(self, rows: Tensor) -> Int4Matrix:
+        """These rows, in this order."""
+        return Int4Matrix(self.codes[rows], self.scales[rows], self.zeros[rows], self.group_of)
+
     def ordered(self) -> tuple[Int4Matrix, Tensor | None]:
         """The matrix with the columns of each group side by side, and which of the columns here
         each of its is (None: they stay); the product wants x in that order too."""

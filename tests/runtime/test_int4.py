@@ -17,11 +17,17 @@ from safetensors.torch import load_file, save_file
 
 from sglc.errors import ModelError
 from sglc.kernels.int4 import Int4Matrix, random_int4, stacked_int4
+from sglc.kernels.registry import resolve_device
+from sglc.runtime.cuda.layers import read_layer
 from sglc.runtime.cuda.load import load_device_runner
+from sglc.runtime.cuda.reader import DeviceReader
 from sglc.runtime.model_runner import load_runner, open_model
 from sglc.runtime.models.quantization import int4_scheme
+from sglc.runtime.models.shape import LlamaConfig
+from sglc.runtime.parallel.sharded import ShardedWeights
+from sglc.runtime.parallel.split import Split
 from sglc.runtime.weights.int4_checkpoint import int4_of
-from sglc.runtime.weights.source import Part
+from sglc.runtime.weights.source import Part, WeightSource
 from tests.runtime.int4_writing import Format, quantize_folder
 from tests.runtime.model_steps import alone, close, expected_logits, tokens
 
@@ -96,6 +102,32 @@ def test_other_families(tmp_path: Path, kind: str, more: dict[str, Any]) -> None
     close(alone(load_runner(tmp_path)[0], ids), expected_logits(model, ids), 1e-2)
 
 
+@pytest.mark.parametrize("keep", [(), ("up_proj",), ("gate_proj", "up_proj"), ("down_proj",)],
+                         ids=str)
+def test_gate_and_up_in_the_order_of_down(tmp_path: Path, keep: tuple[str, ...]) -> None:
+    """Of 4 bits or not, with their biases; also where the groups of a rank's part are uneven."""
+    model = quantized(tmp_path, FORMATS["gptq act, each layer its own"], keep=keep, mlp_bias=True)
+    ids = tokens(20)
+    options: dict[str, Any] = {"device": "cpu", "kernels": "torch", "dtype": "float32",
+                               "max_tokens": 64}
+    runner = load_device_runner(tmp_path, **options)[0]
+    close(alone(runner, ids), expected_logits(model, ids), 1e-2)
+    for layer in runner._open()._layers:
+        down = layer.feed.down.weight
+        assert isinstance(down, torch.Tensor) if keep == ("down_proj",) else down.group_of is None
+    source, config = open_model(tmp_path)[:2]
+    kernels = resolve_device("torch")
+    x = torch.randn(3, config.hidden_size)
+
+    def fed(source: WeightSource, config: LlamaConfig) -> torch.Tensor:
+        read = DeviceReader(config, source, kernels, torch.float32, torch.device("cpu"))
+        return read_layer(config, read, 1).feed(x, None)
+
+    halves = [fed(ShardedWeights(source, config, split), split.part(config))
+              for split in (Split(0, 2), Split(1, 2))]
+    close(halves[0] + halves[1], fed(source, config), 1e-3)
+
+
 def test_layers_that_are_not_converted(tmp_path: Path) -> None:
     model = quantized(tmp_path, FORMATS["awq"], keep=("k_proj", "layers.1.mlp"))
     ids = tokens(20)
@@ -138,6 +170,9 @@ def test_logits_on_a_gpu(tmp_path: Path, name: str) -> None:
         layer = runner._open()._layers[0]
         assert isinstance(layer.out.weight, PackedInt4)
         assert isinstance(layer.qkv, PackedWeight if "its own" in name else PackedInt4)
+        # What goes to `out` has to be put in order; what goes to `down` comes in it.
+        assert (layer.out.weight.order is not None) == FORMATS[name].act_order
+        assert layer.feed.down.weight.order is None
         for n in (1, 4) if interpreted else (1, 2, 30, 60):
             got = alone(runner, tokens(n)).cpu()
             close(got, expected_logits(model, tokens(n)), limit)

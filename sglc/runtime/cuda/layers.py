@@ -134,9 +134,12 @@ def _feed(c: LlamaConfig, read: DeviceReader, n: int, norm: Tensor) -> GatedFeed
 
     def gated(name: str, norm: Tensor | None) -> GatedFeed:
         both = [f"{name}.{part}_proj" for part in ("gate", "up")]
+        # What gate and up give is in the order that down wants, so that nothing is moved later.
+        down, order = read.ordered(f"{name}.down_proj.weight")
         return GatedFeed(read.kernels, norm, c.rms_eps,
-                         read.matrix(*(f"{part}.weight" for part in both)), read.bias(*both),
-                         _added(read, f"{name}.down_proj"), gelu)
+                         read.matrix(*(f"{part}.weight" for part in both), order=order),
+                         read.bias(*both, order=order),
+                         Added(read.kernels, down, read.bias(f"{name}.down_proj")), gelu)
 
     if not c.has_experts(n):
         return gated(at, norm)

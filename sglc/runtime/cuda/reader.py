@@ -40,8 +40,8 @@ class DeviceReader:
         return name in self._shapes
 
     def tensor(self, name: str) -> Tensor:
-        quantized = self._int4(name)
-        return self._plain(name) if quantized is None else quantized.dense(self._dtype)
+        found = self._matrix(name)
+        return found.dense(self._dtype) if isinstance(found, Int4Matrix) else found
 
     def norm(self, name: str) -> Tensor:
         """The weights of a norm, with what the family adds to them; then they are float32, for
@@ -50,24 +50,27 @@ class DeviceReader:
             return self.tensor(name)
         return self._plain(name, torch.float32) + self._offset
 
-    def bias(self, *names: str) -> Tensor | None:
-        """The biases of these layers as one, float32; None where they have none."""
+    def bias(self, *names: str, order: Tensor | None = None) -> Tensor | None:
+        """The biases of these layers as one, float32; None where they have none.  order: of the
+        rows of each."""
         if f"{names[0]}.bias" not in self:
             return None
-        return torch.cat([self._plain(f"{name}.bias", torch.float32) for name in names])
+        found = [self._plain(f"{name}.bias", torch.float32) for name in names]
+        return torch.cat(found if order is None else [bias[order] for bias in found])
 
-    def matrix(self, *names: str) -> Any:
-        """Matrices of one input as one, so that one product computes them all."""
-        quantized = [self._int4(name) for name in names]
-        whole = stacked_int4(quantized)
-        packed = None if whole is None else self.kernels.pack_int4(whole)
-        if packed is not None and whole is not None:
-            size = whole.codes.numel() * self._dtype.itemsize
-            self.scratch_bytes = max(self.scratch_bytes, size)
-            return packed
-        parts = [self._plain(name) if found is None else found.dense(self._dtype)
-                 for name, found in zip(names, quantized, strict=True)]
-        return self.kernels.pack(parts[0] if len(parts) == 1 else torch.cat(parts))
+    def matrix(self, *names: str, order: Tensor | None = None) -> Any:
+        """Matrices of one input as one, so that one product computes them all.  order: of the
+        rows of each."""
+        parts = [self._matrix(name) for name in names]
+        return self._packed(parts if order is None else [part[order] for part in parts])
+
+    def ordered(self, name: str) -> tuple[Any, Tensor | None]:
+        """A matrix as it takes the least work, and the order that it wants its inputs in: which
+        of them each of its columns is for; None if they stay."""
+        found, order = self._matrix(name), None
+        if isinstance(found, Int4Matrix):
+            found, order = found.ordered()
+        return self._packed([found]), order
 
     def stacked(self, groups: Sequence[Sequence[str]]) -> Tensor:
         """Matrices of one width, (groups, rows of a group, columns), each copied to its place."""
@@ -82,16 +85,28 @@ class DeviceReader:
                 at += len(part)
         return whole
 
+    def _packed(self, parts: Sequence[Tensor | Int4Matrix]) -> Any:
+        whole = stacked_int4([part if isinstance(part, Int4Matrix) else None for part in parts])
+        packed = None if whole is None else self.kernels.pack_int4(whole)
+        if packed is not None and whole is not None:
+            size = whole.codes.numel() * self._dtype.itemsize
+            self.scratch_bytes = max(self.scratch_bytes, size)
+            return packed
+        dense = [part.dense(self._dtype) if isinstance(part, Int4Matrix) else part
+                 for part in parts]
+        return self.kernels.pack(dense[0] if len(dense) == 1 else torch.cat(dense))
+
+    def _matrix(self, name: str) -> Tensor | Int4Matrix:
+        found = int4_of(self._source, name, device=self._device)
+        if found is None:
+            return self._plain(name)
+        self._check(name, tuple(found.shape))
+        return found
+
     def _plain(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
         tensor = self._source.read(name)
         self._check(name, tuple(tensor.shape))
         return tensor.to(self._device, dtype or self._dtype)
-
-    def _int4(self, name: str) -> Int4Matrix | None:
-        found = int4_of(self._source, name, device=self._device)
-        if found is not None:
-            self._check(name, tuple(found.shape))
-        return found
 
     def _check(self, name: str, shape: tuple[int, ...]) -> None:
         if shape != self._shapes[name]:

@@ -10,8 +10,10 @@ import torch
 from sglc.kernels.fused_linear import fused_linear_torch
 from sglc.kernels.fused_linear_triton import fused_linear_triton
 from sglc.kernels.int4 import Int4Matrix
+from sglc.kernels.int4_order_triton import int4_order_triton
 from sglc.kernels.int4_pack import dense_triton
 from sglc.kernels.int4_triton import pack_int4_triton
+from sglc.kernels.rms_norm import rms_norm_torch
 from tests.kernels.triton.places import Place, close
 
 pytestmark = pytest.mark.gpu
@@ -66,6 +68,25 @@ def test_int4_linear(place: Place, form: str, dtype: torch.dtype) -> None:
                 wide = fused_linear_triton(x, packed, out_dtype=torch.float32)
                 assert wide.dtype is torch.float32
                 close(wide, exact, dtype, 4 if dtype is torch.float32 else 1)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 8, 40])
+def test_inputs_in_order(place: Place, rows: int) -> None:
+    """With a norm or without; few rows, which several programs share, as each of them alone."""
+    for width in (96, 1056, place.pick(640, 14336)):
+        order = torch.randperm(width, generator=place.generator).int().to(place.device)
+        for dtype in {*place.dtypes, torch.float16}:
+            x = place.randn(rows, width, dtype=dtype)
+            assert torch.equal(int4_order_triton(x, order, None, 0.0), x[:, order.long()])
+            for kind in (dtype, torch.float32):  # some families' norms are float32
+                gain = place.randn(width, dtype=kind)
+                found = int4_order_triton(x, order, gain, 1e-5)
+                assert found.dtype is dtype
+                if rows:
+                    exact = rms_norm_torch(x.float(), gain.float(), 1e-5)[:, order.long()]
+                    close(found, exact, dtype)
+                if 0 < rows <= 8:
+                    assert torch.equal(int4_order_triton(x[-1:], order, gain, 1e-5), found[-1:])
 
 
 def test_int4_dense(place: Place) -> None:
