@@ -1,8 +1,8 @@
-"""`fused_linear` on a GPU: Triton kernels for few rows, cuBLAS for many.
+"""`fused_linear` on a GPU: Triton kernels for few rows, cuBLAS and one of CUDA C++ for many.
 
 Up to 16 rows the product is bound by reading the weight, and everything around it happens in the
-same kernel.  With more, cuBLAS multiplies (and adds the residual), and the norm and the gate are
-kernels of their own.
+same kernel.  With more, the norm is a kernel of its own; cuBLAS multiplies (and adds the residual);
+products with a gate are one kernel on Hopper, and elsewhere the gate comes after cuBLAS.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sglc.kernels.gated_gemm_cuda import gated_gemm, takes
 from sglc.kernels.gelu_mul_triton import gelu_mul_triton
 from sglc.kernels.gemv_triton import gemv_triton
 from sglc.kernels.int4_pack import PackedInt4
@@ -58,6 +59,8 @@ def fused_linear_triton(x: Tensor, weight: PackedWeight | PackedInt4, norm: Tens
                                  kind, gelu=gelu)
     if norm is not None:
         x = rms_norm_triton(x, norm, eps)
+    if gated and kind is x.dtype and takes(x, weight.weight):
+        return gated_gemm(x, weight.weight, gelu)
     turned = weight.weight.t()
     if residual is not None:
         return residual.addmm_(x, turned)
