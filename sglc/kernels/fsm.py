@@ -1,23 +1,33 @@
-"""Token-class tables of regular constraints, side by side on one device.
+"""Token-class tables of regular constraints, side by side on one device, and rows' states in them.
 
 A table says which token leads which state to which, without the CPU (`sglc.grammar.tables` makes
-them).  A row of a batch names its table, -1 for none, and its state, counted from the table's
-start state 0; state -1 allows nothing.
+them).  Where a row of a batch is, is one integer: `table << 32 | state`, the states of a table
+counted from its start state 0, or `NO_TABLE`.  `~` of it stands for the same to the device, and
+tells the host to look: nothing says there that another token is to be drawn for sure.  Where a
+step takes it, -1 - i is wherever row i of the step before has come to.  Nothing is allowed in
+state `DEAD`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+DEAD = 0x7FFFFFFF
+NO_TABLE = 1 << 62 | 0xFFFFFFFF
+WIDTH = 5  # of `FsmTables.base`
+
 
 class Tables(Protocol):
-    """One constraint's arrays, as `sglc.grammar.tables.TokenTables` describes them."""
+    """One constraint's arrays, as `sglc.grammar.tables.TokenTables` describes them.
+
+    free: bool [states], where another token is to be drawn for sure.
+    """
 
     class_of_token: np.ndarray
     group: np.ndarray
@@ -25,54 +35,75 @@ class Tables(Protocol):
     next: np.ndarray
     row_id: np.ndarray
     rows: np.ndarray
+    free: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
 class FsmTables:
-    """N tables.
+    """Up to N tables in one piece of memory, which stays where it is while tables come and go.
 
-    class_of_token: int16 (2 N, V), bits of uint16.  group: uint8, offset: int32, mask_of: int32
-    (all states).  next: int16 (all cells).  masks: int32 (all masks, words).
-    base: int64 (N, 3), where a table's states, cells and masks begin.
+    words: int32, and halves: the same as int16.
+    base: int64 (N, 5), where a table begins: in `words` its states, in `halves` its cells, in
+        `words` its masks, each as wide as any, in `halves` the classes of tokens in group 0 and in
+        group 1.  A state is two words: `offset << 2 | free << 1 | group`, and its mask.
     """
 
-    class_of_token: Tensor
-    group: Tensor
-    offset: Tensor
-    mask_of: Tensor
-    next: Tensor
-    masks: Tensor
+    words: Tensor
+    halves: Tensor
     base: Tensor
 
-
-def pack_tables(tables: Sequence[Tables], device: torch.device | str = "cpu") -> FsmTables:
-    """The tables, at least one, in this order, all of one vocabulary, on `device`."""
-    sizes = np.array([(len(t.group), len(t.next), len(t.rows)) for t in tables], dtype=np.int64)
-
-    def joined(arrays: list[np.ndarray], kind: Any) -> Tensor:
-        return torch.from_numpy(np.concatenate(arrays).astype(kind, copy=False)).to(device)
-
-    return FsmTables(
-        torch.from_numpy(np.concatenate([t.class_of_token for t in tables]).view(np.int16)
-                         ).to(device),
-        joined([t.group for t in tables], np.uint8),
-        joined([t.offset for t in tables], np.int32),
-        joined([t.row_id for t in tables], np.int32),
-        joined([t.next for t in tables], np.int16),
-        joined([t.rows for t in tables], np.int32),
-        torch.from_numpy(sizes.cumsum(axis=0) - sizes).to(device))
+    @classmethod
+    def empty(cls, words: int, tables: int, device: torch.device | str = "cpu") -> FsmTables:
+        """Memory of so many words for so many tables."""
+        memory = torch.empty(words, dtype=torch.int32, device=device)
+        return cls(memory, memory.view(torch.int16),
+                   torch.zeros(tables, WIDTH, dtype=torch.int64, device=device))
 
 
-def next_states(tables: FsmTables, table: Tensor, state: Tensor, token: Tensor) -> Tensor:
-    """The states after `token`; -1 where it is not allowed, `state` where there is no table.
+def packed_size(table: Tables, words: int) -> int:
+    """How many words of memory a table takes; words: of a mask."""
+    halves = len(table.next) + table.class_of_token.size
+    return 2 * len(table.group) + len(table.rows) * words + (halves + 1) // 2
 
-    table: int32, state: int32, token: int64, all (R,).
+
+def pack_table(table: Tables, words: int, at: int) -> tuple[np.ndarray, list[int]]:
+    """(int32 [packed_size], the row of `base`) for a table that begins at word `at`."""
+    states, cells = len(table.group), len(table.next)
+    masks = 2 * states
+    n = min(words, table.rows.shape[1])
+    end = masks + len(table.rows) * words
+    out = np.zeros(packed_size(table, words), np.int32)
+    info = out[:masks].reshape(states, 2)
+    info[:, 0] = table.offset.astype(np.int32) << 2 | table.free.astype(np.int32) << 1 | table.group
+    info[:, 1] = table.row_id
+    out[masks:end].reshape(len(table.rows), words)[:, :n] = table.rows[:, :n]
+    halves = out[end:].view(np.int16)
+    halves[:cells] = table.next
+    halves[cells:cells + table.class_of_token.size] = table.class_of_token.view(np.int16).ravel()
+    first = 2 * (at + end)
+    kinds = first + cells
+    return out, [at, first, at + masks, kinds, kinds + table.class_of_token.shape[1]]
+
+
+def pack_tables(tables: Sequence[Tables], words: int,
+                device: torch.device | str = "cpu") -> FsmTables:
+    """These tables, in this order, on `device`; words: of a mask."""
+    made = FsmTables.empty(sum([packed_size(t, words) for t in tables]), len(tables), device)
+    at = 0
+    for i, table in enumerate(tables):
+        data, base = pack_table(table, words, at)
+        made.words[at:at + len(data)] = torch.from_numpy(data).to(device)
+        made.base[i] = torch.tensor(base)
+        at += len(data)
+    return made
+
+
+def whereabouts(state: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(where rows are, whether in a table and not dead, the number of the table or 0).
+
+    state: int64 (R,), as a step takes it.  before: int64, where the rows of the step before are.
     """
-    alive = (table >= 0) & (state >= 0)
-    which = table.clamp(min=0).long()
-    states, cells, _ = tables.base[which].unbind(1)
-    at = states + state.clamp(min=0).long()
-    kind = tables.class_of_token[2 * which + tables.group[at].long(), token.clamp(min=0)]
-    cell = cells + tables.offset[at].long() + (kind.long() & 0xFFFF)
-    after = tables.next[cell].int()
-    return torch.where(alive & (token >= 0), after, state)
+    now = torch.where(state < 0, before[(-1 - state).clamp(min=0)], state)
+    now = torch.where(now < 0, ~now, now)
+    none = now == NO_TABLE
+    return now, ~none & (now & DEAD != DEAD), (now >> 32).masked_fill(none, 0)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from sglc.kernels.fsm import FsmTables
     from sglc.kernels.int4 import Int4Matrix
     from sglc.kernels.row_masks import MaskRows
 
@@ -50,7 +51,7 @@ DEVICE_IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     **{op: {"triton": f"sglc.kernels.{op}_triton:{op}_triton",
             "torch": f"sglc.kernels.{op}:{op}_torch"}
        for op in ("fused_linear", "rms_norm", "silu_mul", "gelu_mul", "embed", "rope_store",
-                  "experts", "few_logits", "row_masks", "sample", "logprobs")},
+                  "experts", "few_logits", "row_masks", "sample", "follow_tokens", "logprobs")},
     "rms_norm_add": {"triton": "sglc.kernels.rms_norm_triton:rms_norm_add_triton",
                      "torch": "sglc.kernels.rms_norm:rms_norm_add_torch"},
 }
@@ -111,6 +112,7 @@ class DeviceKernels:
     few_logits: Callable[[Tensor, Tensor, Tensor], Tensor]
     row_masks: Callable[[MaskRows], Tensor]
     sample: Callable[..., Tensor]
+    follow_tokens: Callable[[FsmTables, Tensor, Tensor, Tensor], Tensor]
     logprobs: Callable[..., tuple[Tensor, Tensor, Tensor]]
     long_rows: str
     backends: tuple[tuple[str, str], ...]

@@ -30,12 +30,14 @@ class Outcome:
     hidden: states of the outputs and, after them, of the cached ones the step named; shape
         (K + cached, H), so that index `k < 0` of the step's names means here what it meant there.
     tokens, reports: of `step.samples`.  scores: of `step.scores`.
+    states: of `step.samples`, see `following`; none where nobody but the host knows constraints.
     """
 
     hidden: Any
     tokens: list[int] = field(default_factory=list)
     reports: dict[int, tuple[float, Top]] = field(default_factory=dict)
     scores: list[float] = field(default_factory=list)
+    states: list[int] = field(default_factory=list)
 
 
 class Launcher:

@@ -202,8 +202,7 @@ class EngineLoop:
                 self._panic(error)
 
     def _take(self, step: Step, outcome: Outcome) -> None:
-        self.scheduler.complete(step, outcome.hidden, outcome.tokens, outcome.reports,
-                                outcome.scores)
+        self.scheduler.complete(step, outcome)
         for seq, _ in step.samples:
             on_text = seq.request.on_text
             if on_text is not None and not seq.finished and seq.watcher is not None:

@@ -63,19 +63,19 @@ class Run:
 @dataclass(slots=True)
 class Clock:
     """What constraints have cost the host so far: seconds.  jumps: tokens that came without
-    being asked for."""
+    being asked for.  moves: how often the host itself has found a row's state."""
 
     seconds: float = 0.0
     jumps: int = 0
+    moves: int = 0
 
 
 class Rule:
     """A constraint as sequences use it.
 
     tables: the same for a device, once they are made.  numbers: a state's number there.
-    choices: by number, whether a token is to be drawn in that state for sure, as far as that is
-    known; one more, false, for "no state".  there: whether a device has the tables (the device's
-    to set).  clock: the time of all rules.
+    free: bool, by number, whether a token is to be drawn in that state for sure.  there: whether a
+    device has the tables (the device's to set).  clock: the time of all rules.
     """
 
     def __init__(self, constraint: Any, open_ids: np.ndarray, canonical: Canonical,
@@ -85,8 +85,7 @@ class Rule:
         self.canonical = canonical
         self.tables: TokenTables | None = None
         self.numbers: dict[int, int] = {}
-        self.choices = memoryview(b"")
-        self.moves: Any = None
+        self.free = np.zeros(0, bool)
         self.there = False
         self.uses = 0
         self._open_ids = open_ids
@@ -116,8 +115,6 @@ class Rule:
                     self._runs.clear()  # they keep states too
                     self._near.clear()
                 known[state] = found
-                if found.number >= 0:
-                    self.choices[found.number] = found.choice is not None
         return found
 
     def _look(self, state: Any) -> Outlook:
@@ -263,10 +260,7 @@ class Rule:
             self._states = tables.states.tolist()
             self._rows = [self._read(words) for words in tables.rows]
             self.numbers = {state: i for i, state in enumerate(self._states)}
-            free = np.array([self._free(*row) for row in self._rows])
-            self.choices = memoryview(bytearray(free[tables.row_id].tobytes() + bytes(1)))
-            self.moves = ([kinds.data for kinds in tables.class_of_token], tables.group.data,
-                          tables.offset.data, tables.next.data, self.choices)
+            self.free = np.array([self._free(*row) for row in self._rows])[tables.row_id]
             self.tables = tables
             self._known = {}  # those made from now on know the tables
             self._runs = {}  # last, so that whoever has it finds no others

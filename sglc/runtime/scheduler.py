@@ -18,7 +18,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from sglc.runtime.request import Request
 from sglc.runtime.rides import RideBuilder
 from sglc.runtime.sequence import Sequence
 from sglc.runtime.step import Step
+
+if TYPE_CHECKING:
+    from sglc.runtime.launch import Outcome
 
 _PATIENCE = 0.125
 _RECENT = 0.125  # what one step counts in `_breaks`
@@ -322,14 +325,9 @@ class Scheduler:
 
     # -- outcomes ----------------------------------------------------------------------------
 
-    def complete(self, step: Step, hidden: Any, tokens: list[int],
-                 reports: dict[int, Any], scores: list[float]) -> None:
-        """Take the outcome of a step.
-
-        hidden: states of the step's outputs and, after them, of its cached ones, by row.
-        tokens: one per `step.samples`.  reports: log-probabilities by index of a sample.
-        scores: one per `step.scores`.
-        """
+    def complete(self, step: Step, outcome: Outcome) -> None:
+        """Take the outcome of a step."""
+        hidden, tokens, reports = outcome.hidden, outcome.tokens, outcome.reports
         self._settle(step)
         counters = self.counters
         counters.prefill += step.prefilled
@@ -339,13 +337,15 @@ class Scheduler:
         for node, k in step.keep:
             if node.hidden is None and k >= 0 and node.parent is not None:
                 node.hidden = hidden[k].clone()
-        for (seq, _, _), value in zip(step.scores, scores, strict=True):
+        for (seq, _, _), value in zip(step.scores, outcome.scores, strict=True):
             seq.scores.append(value)
         for seq in step.done:
             if not seq.finished:
                 seq.complete()
                 self._finish(seq, None)
-        followed = follow(step, tokens)
+        states = outcome.states
+        if states:
+            follow(step, states)
         ruled = broken = 0
         for i, ((seq, k), token) in enumerate(zip(step.samples, tokens, strict=True)):
             if seq.finished:  # while the step was under way
@@ -354,8 +354,9 @@ class Scheduler:
             if seq in step.void:
                 continue
             forced = seq.forced
-            finished = seq.accept(token, reports.get(i) if reports else None, followed[i])
-            if followed[i]:
+            followed = bool(states) and states[i] >= 0
+            finished = seq.accept(token, reports.get(i) if reports else None, followed)
+            if followed:
                 ruled += 1
                 broken += finished
             elif seq.rule is not None:

@@ -209,7 +209,7 @@ class Sequence:
         """Take the token that was sampled, and those that must follow it; whether the sequence
         is finished.
 
-        followed: the constraint knows it already, and wants another to be drawn behind it.
+        followed: `draw` is in the state behind it already, and another is to be drawn there.
         """
         if token < 0:
             return self.fail(self._impossible(token))
@@ -256,6 +256,7 @@ class Sequence:
             count += forced
         self.count += count
         draw.index += count
+        rule.clock.moves += 1
         end = run.end
         if end.number >= 0:
             draw.number = end.number
@@ -322,6 +323,7 @@ class Sequence:
         """Enter a constraint state; whether nothing but the end can follow."""
         draw = self.draw
         draw.state = state
+        rule.clock.moves += 1
         if not self.ahead:
             outlook = rule.outlook(state)
             if not outlook.open:

@@ -16,17 +16,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sglc import grammar
+from sglc.kernels.follow_tokens import follow_tokens_torch
+from sglc.kernels.fsm import NO_TABLE
+from sglc.kernels.registry import resolve_device
 from sglc.kernels.row_masks import MaskRows, row_masks_torch
 from sglc.runtime.batch import Batch
-from sglc.runtime.cuda.device_tables import DeviceTables
+from sglc.runtime.cuda.device_sampler import DeviceSampler
 from sglc.runtime.cuda.page_table import PageTable
+from sglc.runtime.cuda.simple_draws import SimpleDraws, draws_of
 from sglc.runtime.engine import EngineCore
 from sglc.runtime.hash_model import HashRunner
 from sglc.runtime.launch import Launcher, Outcome
 from sglc.runtime.policies import POLICIES
 from sglc.runtime.request import Request, Result, SamplingParams
+from sglc.runtime.rules import Clock
 from sglc.runtime.sampler import Sampler
-from sglc.runtime.sequence import Sequence
 from sglc.runtime.step import Step
 from tests.runtime.common import TOKENIZER, Pending, agree, ask, engine, request
 from tests.runtime.test_engine_results import batches
@@ -41,53 +45,75 @@ class Flight:
 
 
 class Later(Launcher):
-    """Runs ahead; every `fails`-th step fails when its outcome is asked for."""
+    """Runs ahead; every `fails`-th step fails when its outcome is asked for.
+
+    Where rows are in their constraints is what the device's own bookkeeping says, and what they
+    may draw is what tables tell of that.
+    """
 
     def __init__(self, runner: HashRunner, sampler: Sampler, fails: int) -> None:
         super().__init__(runner, sampler)
-        self.last = np.empty(0, np.int64)
-        self.ahead = 0
+        self.last = np.zeros((2, 1), np.int64)  # by name: tokens, and where they led
+        self.ahead = self.again = 0
         self.flights = 0
         self.fails = fails
-        self.tables = DeviceTables(-(-TOKENIZER.vocab_size // 32), torch.device("cpu"))
+        width = TOKENIZER.vocab_size
+        self.device = DeviceSampler(sampler, width, resolve_device("torch"), torch.device("cpu"))
+        self.simple = SimpleDraws(self.device)
+        self.clock = Clock()
 
     def start(self, step: Step) -> Flight:
         ids = step._ids[:step.size]
         stands = ids < 0
-        ids[stands] = self.last[::-1][-1 - ids[stands]]
-        early = {seq for seq, _ in step.samples if seq.ids[-1] < 0}
-        self.ahead += bool(early)
-        self.tables.hold([seq.draw.rule for seq, _ in step.samples])
-        kept = {seq: (seq.draw.number, seq.draw.state, seq.draw.words) for seq in early}
-        for seq in early:
-            seq.draw.words = self._words(seq)
-            seq.draw.index += 1
+        ids[stands] = self.last[0, -1 - ids[stands]]
+        draws, after = draws_of(step)
+        self.ahead += any(i >= 0 for i in after)
+        self.simple.clock = self.clock
+        before = self.simple._last
+        drawing = self.simple.of(step)
+        n = len(step.samples)
+        if drawing is None:
+            places = list(range(n))[::-1]  # any names will do
+            now = torch.tensor(self.device.states(draws, after)[0])
+        else:
+            places = [k for _, k in step.samples]
+            now = torch.from_numpy(drawing.numbers[3, places])
+            self.again += before is self.simple._last
+        kept = [(draw.number, draw.state, draw.words) for draw in draws]
+        for i, (draw, words) in enumerate(zip(draws, self._words(now), strict=True)):
+            if words is not None:
+                assert after[i] >= 0 or np.array_equal(words, draw.words)
+                draw.words = words
+            draw.index += after[i] >= 0
         try:
             outcome = self.launch(step)
         finally:
-            for seq in early:
-                seq.draw.index -= 1
-                number, state, words = kept[seq]
-                seq.draw.enter(state, words)
-                seq.draw.number = number
-        n = len(step.samples)
-        self.last = np.array(outcome.tokens, np.int64)
-        return Flight(step, list(range(n))[::-1], outcome)  # any names will do
+            for draw, drawn, (number, state, words) in zip(draws, after, kept, strict=True):
+                draw.index -= drawn >= 0
+                draw.enter(state, words)
+                draw.number = number
+        last = np.full((2, 1 + max(places, default=0)), NO_TABLE)
+        last[0, places] = outcome.tokens
+        tables = self.device._tables.packed
+        if tables is not None and n:
+            last[:, places] = follow_tokens_torch(
+                tables, now, torch.from_numpy(self.last[1]), torch.from_numpy(last[0, places]))
+            outcome.states = last[1, places].astype(np.int32).tolist()
+        self.last = last
+        return Flight(step, places, outcome)
 
-    def _words(self, seq: Sequence) -> np.ndarray | None:
-        """The mask of a row whose last token is only here, by tables alone."""
-        rule = seq.draw.rule
-        if rule is None:
-            return None
-        assert rule.there
-        number, state, after = ([i] for i in (self.tables.number(rule),
-                                              rule.numbers[seq.draw.state], -1 - seq.ids[-1]))
-        none = torch.zeros(1, 0, dtype=torch.int32)
-        words = row_masks_torch(MaskRows(
-            torch.full((-(-TOKENIZER.vocab_size // 32),), -1, dtype=torch.int32), none, none,
-            self.tables.packed, torch.tensor(number).int(), torch.tensor(state).int(),
-            drawn=torch.from_numpy(self.last[::-1].copy()), after=torch.tensor(after).int()))
-        return words[0].numpy()
+    def _words(self, now: torch.Tensor) -> list[np.ndarray | None]:
+        """The masks of rows by tables alone; None of those without."""
+        tables = self.device._tables.packed
+        if tables is None or not len(now):
+            return [None] * len(now)
+        none = torch.zeros(len(now), 0, dtype=torch.int32)
+        before = torch.from_numpy(self.last[1])
+        full = torch.full((-(-TOKENIZER.vocab_size // 32),), -1, dtype=torch.int32)
+        masks = row_masks_torch(MaskRows(full, none, none, tables, now, before)).numpy()
+        none_of = (now == NO_TABLE) | (before[(-1 - now).clamp(0, len(before) - 1)] == NO_TABLE) & (
+            now < 0)
+        return [None if out else mask for mask, out in zip(masks, none_of.tolist(), strict=True)]
 
     def finish(self, flight: Flight) -> Outcome:
         self.flights += 1
@@ -262,6 +288,7 @@ def test_a_constraint_without_jumps_costs_no_step() -> None:
         core.wait_idle()
         assert core.stats().forward_passes == plain.stats().forward_passes == 20
         assert core.runner.later.ahead == 19  # type: ignore[attr-defined]
+        assert core.runner.later.again == 19  # type: ignore[attr-defined]
 
 
 def test_jumps_are_waited_for_where_they_are_many() -> None:

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from sglc.kernels.draws import IN_PROMPT, Draws
+from sglc.kernels.fsm import NO_TABLE
 from sglc.kernels.registry import DeviceKernels
 from sglc.kernels.row_masks import MaskRows
 from sglc.runtime.cuda.device_tables import DeviceTables
-from sglc.runtime.cuda.masked_rows import MaskedRows, Places
 from sglc.runtime.cuda.staging import staging
-from sglc.runtime.rules import Rule
 from sglc.runtime.sampler import (
     ALLOW,
     BIAS,
@@ -34,9 +33,8 @@ from sglc.runtime.sampler import (
     add_bias,
 )
 
-PLAIN = NOISE  # what draws in a graph may have
+PLAIN = NOISE  # what draws in a graph may have, besides masks from tables
 _MASKED = PLAIN | WORDS | HOLD | ALLOW | REPORT
-_SIZES = 256  # numbers of rows whose memory is kept
 
 
 def plain_draws(draws: Sequence[Draw], early: Sequence[bool]) -> np.ndarray:
@@ -79,105 +77,125 @@ class DeviceSampler:
         self.mask_seconds = 0.0
         self._no_k: dict[int, tuple[Tensor, Tensor]] = {}
         self._no_ids: dict[int, Tensor] = {}
-        self._rows: dict[int, MaskedRows] = {}
 
-    def plain(self, logits: Tensor, draws: Tensor) -> Tensor:
-        """Tokens, int64 (R,), of rows without masks, filters and penalties.
+    def simple(self, logits: Tensor, draws: Tensor, before: Tensor | None) -> Tensor:
+        """Tokens, int64 (1, R), of rows without filters, penalties and masks but from tables.
+        With masks (2, R): also where they lead to, see `fsm`.
 
-        logits: (R, V).  draws: int64 (3, R) from `plain_draws`, on the device.
+        logits: (R, V).  draws: int64 (4, R), see `simple_draws`, on the device.  before: int64,
+        where the rows of the step before are; None for no masks.
         """
         rows = len(logits)
-        if rows not in self._no_k:
-            self._no_k[rows] = (torch.zeros(rows, dtype=torch.int32, device=self._device),
-                                torch.ones(rows, dtype=torch.float64, device=self._device))
-        none, ones = self._no_k[rows]
-        heat = draws[2].view(torch.float64)
-        return self._kernels.sample(logits, self._one, Draws(
-            heat, draws[0], draws[1], none, ones, ones))
+        none, ones = self._nothing(rows)
+        key, index, heat, state = draws.unbind()
+        masks = self._one
+        if before is not None:
+            nobody = self._none(rows)
+            masks = self._kernels.row_masks(MaskRows(
+                self._base, nobody, nobody, self._tables.packed, state, before))
+        tokens = self._kernels.sample(logits, masks, Draws(
+            heat.view(torch.float64), key, index, none, ones, ones))
+        return tokens[None] if before is None else self._follow(state, before, tokens)
+
+    def _follow(self, state: Tensor, before: Tensor, tokens: Tensor) -> Tensor:
+        assert self._tables.packed is not None
+        return self._kernels.follow_tokens(self._tables.packed, state, before, tokens)
+
+    def states(self, draws: Sequence[Draw], after: Sequence[int]) -> tuple[list[int], bool]:
+        """Where each row is, see `fsm`, and whether that tells all masks.  Takes the tables to the
+        device, as far as there is room.
+
+        after: by row, the number of the token, not known to the host yet, that comes before the
+        row's draw; -1 for none.
+        """
+        rules = dict.fromkeys([draw.rule for draw in draws])
+        self._tables.hold(rules)
+        tables = {rule: self._tables.number(rule) << 32 for rule in rules
+                  if rule is not None and rule.there}
+        out, all_there = [NO_TABLE] * len(draws), True
+        for i, (draw, drawn) in enumerate(zip(draws, after, strict=True)):
+            rule = draw.rule
+            if rule is None or not rule.there:
+                all_there = all_there and not draw.flags & WORDS
+            elif drawn >= 0:
+                out[i] = -1 - drawn
+            else:
+                number = draw.number
+                out[i] = tables[rule] | (number if number >= 0 else rule.numbers[draw.state])
+        return out, all_there
 
     def draw(self, logits: Tensor, draws: Sequence[Draw], after: Sequence[int],
-             drawn: Tensor) -> Tensor:
-        """Tokens, int64 (R,), of any rows; -1 where none is possible, -2 where the logits are
-        not numbers.  `logits` are not changed.
+             before: Tensor) -> Tensor:
+        """Tokens, int64 (1, R), of any rows; -1 where none is possible, -2 where the logits are
+        not numbers.  (2, R) if a row has a table: also where they lead to.  `logits` are not
+        changed.
 
-        drawn: int64, tokens that the host does not know yet.  after: which of them comes before
-        a row's draw; -1 for none.
+        after: see `states`.  before: see `simple`.
         """
         early = [i >= 0 for i in after]
         flags = 0
         for draw in draws:
             flags |= draw.flags
-        if not flags & ~PLAIN:
-            return self.plain(logits, self._upload(plain_draws(draws, early)))
-        how = noise = None
-        if flags & ~_MASKED:
-            if flags & BIAS:
-                logits = logits.clone()
-                add_bias(logits, draws)
-            how = self._how(draws, flags, early)
-        elif flags & NOISE:
-            noise = plain_draws(draws, early)
-        began = time.perf_counter()
-        rows = self._rows.get(len(draws))
-        if rows is None:
-            if len(self._rows) >= _SIZES:
-                self._rows.clear()
-            rows = self._rows[len(draws)] = MaskedRows(len(draws), self._device)
-        rules = dict.fromkeys([draw.rule for draw in draws]) if flags & WORDS else {}
-        places = self._places(draws, rules, after) if rules else None
-        if how is None or places is not None:
-            rows.upload(noise, places)
-        masks = self._one
-        if flags & (WORDS | HOLD | ALLOW):
-            masks = self._masks(draws, flags, rules, early, drawn,
-                                rows if places is not None else None)
-            self.mask_seconds += time.perf_counter() - began
-        return self._kernels.sample(logits, masks, rows.draws if how is None else how)
-
-    def _how(self, draws: Sequence[Draw], flags: int, early: Sequence[bool]) -> Draws:
-        """Draws with all there is to them, on the device."""
-        numbers = np.zeros((9, len(draws)), np.int64)
+        more = bool(flags & ~_MASKED)
+        numbers = np.zeros((10 if more else 4, len(draws)), np.int64)
         numbers[:3] = plain_draws(draws, early)
+        began = time.perf_counter()
+        ruled, all_there = False, True
+        numbers[3] = NO_TABLE
+        if flags & WORDS:
+            numbers[3], all_there = self.states(draws, after)
+            ruled = bool((numbers[3] != NO_TABLE).any())
+        self.mask_seconds += time.perf_counter() - began
+        if not flags & ~(PLAIN | WORDS) and all_there:
+            return self.simple(logits, self._upload(numbers), before if ruled else None)
+        if more:
+            self._more(numbers, draws)
+        there = self._upload(numbers)
+        if flags & BIAS:
+            logits = logits.clone()
+            add_bias(logits, draws)
+        masks, state = self._one, there[3] if ruled else None
+        if flags & (WORDS | HOLD | ALLOW):
+            began = time.perf_counter()
+            masks = self._masks(draws, flags, early, None if all_there else _words(draws), state,
+                                before)
+            self.mask_seconds += time.perf_counter() - began
+        tokens = self._kernels.sample(logits, masks, self._how(there, draws, flags))
+        return tokens[None] if state is None else self._follow(state, before, tokens)
+
+    def _more(self, numbers: np.ndarray, draws: Sequence[Draw]) -> None:
+        """Write what filters and penalties need into the last rows."""
         params = [draw.params for draw in draws]
-        numbers[3:8].view(np.float64)[:] = np.array([
+        numbers[4:9].view(np.float64)[:] = np.array([
             (p.top_p, p.min_p, p.repetition_penalty, p.frequency_penalty, p.presence_penalty)
             for p in params]).T
-        numbers[8] = [max(p.top_k, 0) if p.top_k < self._width else 0 for p in params]
-        there = self._upload(numbers)
-        real = there[3:8].view(torch.float64)
+        numbers[9] = [max(p.top_k, 0) if p.top_k < self._width else 0 for p in params]
+
+    def _how(self, there: Tensor, draws: Sequence[Draw], flags: int) -> Draws:
+        """Draws with all there is to them.  there: the numbers, on the device."""
+        key, index, heat = there[0], there[1], there[2].view(torch.float64)
+        if len(there) == 4:
+            none, ones = self._nothing(len(draws))
+            return Draws(heat, key, index, none, ones, ones)
+        real = there[4:9].view(torch.float64)
         penalties = tally = tally_row = None
         if flags & TALLY:
             penalties = real[2:5].t().contiguous()
             tally, tally_row = self._tally(draws)
-        return Draws(there[2].view(torch.float64), there[0], there[1], there[8].int(), real[0],
-                     real[1], penalties, tally, tally_row, bool(flags & FILTER))
+        return Draws(heat, key, index, there[9].int(), real[0], real[1], penalties, tally,
+                     tally_row, bool(flags & FILTER))
 
-    def _places(self, draws: Sequence[Draw], rules: dict[Rule | None, None],
-                after: Sequence[int]) -> Places | None:
-        """Each row's table, state and `after`; None if no row has a table.  rules: those of the
-        rows."""
-        self._tables.hold(rules)
-        states = [draw.number for draw in draws]
-        if len(rules) == 1:
-            (rule,) = rules
-            if rule is None or not rule.there:
-                return None
-            if min(states) < 0:
-                states = list(map(_number, draws))
-            return [self._tables.number(rule)] * len(draws), states, after
-        tables = {rule: self._tables.number(rule) for rule in rules
-                  if rule is not None and rule.there}
-        if not tables:
-            return None
-        own = [tables.get(draw.rule, -1) for draw in draws]  # type: ignore[call-overload]
-        return (own, [-1 if one < 0 else n if n >= 0 else _number(draw)
-                      for draw, one, n in zip(draws, own, states, strict=True)],
-                [-1 if one < 0 else i for i, one in zip(after, own, strict=True)])
+    def _nothing(self, rows: int) -> tuple[Tensor, Tensor]:
+        """int32 (R,) of zeros and float64 (R,) of ones."""
+        if rows not in self._no_k:
+            self._no_k[rows] = (torch.zeros(rows, dtype=torch.int32, device=self._device),
+                                torch.ones(rows, dtype=torch.float64, device=self._device))
+        return self._no_k[rows]
 
-    def _masks(self, draws: Sequence[Draw], flags: int, rules: dict[Rule | None, None],
-               early: Sequence[bool], drawn: Tensor, placed: MaskedRows | None) -> Tensor:
-        """int32 (R, words): what each row may draw.  flags: any row's.  placed: the rows' places,
-        on the device."""
+    def _masks(self, draws: Sequence[Draw], flags: int, early: Sequence[bool],
+               words: tuple[list[np.ndarray], list[int]] | None, state: Tensor | None,
+               before: Tensor) -> Tensor:
+        """int32 (R, words): what each row may draw.  flags: any row's.  words: from `_words`."""
         spared = held = self._none(len(draws))
         if flags & ALLOW:
             spared = self._ids([[i for i in d.allow if i in self._never and i < self._vocab]
@@ -186,21 +204,14 @@ class DeviceSampler:
             held = self._ids([[i for i in d.hold if 0 <= i < self._vocab]
                               if d.flags & HOLD and d.index + more < d.params.min_tokens else []
                               for d, more in zip(draws, early, strict=True)])
-        words = row_of = None
-        if not all(rule is not None and rule.there for rule in rules):
-            words, row_of = self._words_of(draws)
-        tables = table = state = behind = None
-        if placed is not None:
-            tables = self._tables.packed
-            table, state, behind = placed.table, placed.state, placed.after
+        own = row_of = None
+        if words is not None and words[0]:
+            own, row_of = self._upload_words(*words)
         return self._kernels.row_masks(MaskRows(
-            self._base, spared, held, tables, table, state, words, row_of, drawn, behind))
+            self._base, spared, held, None if state is None else self._tables.packed, state,
+            before, own, row_of))
 
-    def _words_of(self, draws: Sequence[Draw]) -> tuple[Tensor | None, Tensor | None]:
-        """The masks of rows whose tables are not there, each once, and which is whose."""
-        kept, row_of = _words(draws)
-        if not kept:
-            return None, None
+    def _upload_words(self, kept: list[np.ndarray], row_of: list[int]) -> tuple[Tensor, Tensor]:
         staged = staging(len(kept) * self._words, self._device, torch.int32)
         view = staged.numpy().reshape(len(kept), self._words)
         for line, mask in zip(view, kept, strict=True):
@@ -248,12 +259,6 @@ class DeviceSampler:
         staged = staging(array.size, self._device, kind)
         staged.numpy()[:] = array.reshape(-1)
         return staged.to(self._device, non_blocking=True).view(array.shape)
-
-
-def _number(draw: Draw) -> int:
-    """The number of the draw's state in its rule's tables."""
-    assert draw.rule is not None
-    return draw.number if draw.number >= 0 else draw.rule.numbers[draw.state]
 
 
 def _words(draws: Sequence[Draw]) -> tuple[list[np.ndarray], list[int]]:

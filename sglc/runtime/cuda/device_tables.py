@@ -1,6 +1,7 @@
 """Constraints' tables on one device: those of the rows at hand, and others while there is room.
 
-Sequences and masks are not known here.
+A table keeps its number while it is there, and all of them lie in memory that stays, so what was
+launched, and graphs that were captured, find them.  Sequences and masks are not known here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sglc.kernels.fsm import FsmTables, pack_tables
+from sglc.kernels.fsm import WIDTH, FsmTables, pack_table, packed_size
 from sglc.runtime.rules import Rule
 
 _BYTES = 128 << 20
@@ -20,7 +21,8 @@ _TABLES = 64
 
 
 class DeviceTables:
-    """`packed`: the tables of all rules that are `there`, about `limit` bytes of them at most.
+    """`packed`: the tables of all rules that are `there`, in `limit` bytes, which are taken with
+    the first.
 
     words: of a mask.
     """
@@ -30,6 +32,8 @@ class DeviceTables:
         self._device = device
         self._limit = limit
         self._number: dict[Rule, int] = {}  # those used last at the end
+        self._end = 0  # words from here on are free
+        self._base = np.zeros((_TABLES, WIDTH), np.int64)
         self.packed: FsmTables | None = None
 
     def number(self, rule: Rule) -> int:
@@ -46,34 +50,44 @@ class DeviceTables:
         fresh = [rule for rule in needed if not rule.there]
         others = [rule for rule in reversed(self._number) if rule not in needed]
         kept: list[Rule] = []
-        room = self._limit
+        room = self._limit // 4
         for rule in (*stay, *fresh, *others):
-            size = self._bytes(rule)
+            size = packed_size(_of(rule), self._words)
             if size <= room and len(kept) < _TABLES:
                 kept.append(rule)
                 room -= size
         if not any(rule in kept for rule in fresh):
             return
-        for rule in self._number:
-            rule.there = False
         kept.reverse()
-        self._number = {rule: i for i, rule in enumerate(kept)}
-        self.packed = pack_tables([_wide(rule, self._words) for rule in kept], self._device)
+        self._keep(kept)
+
+    def _keep(self, kept: list[Rule]) -> None:
+        """Let these be there, and no others; there is room for them."""
+        if self.packed is None:
+            self.packed = FsmTables.empty(self._limit // 4, _TABLES, self._device)
+        before = self._number
+        for rule in before:
+            rule.there = False
+        taken = {before[rule] for rule in kept if rule in before}
+        free = (i for i in range(_TABLES) if i not in taken)
+        self._number = {rule: before[rule] if rule in before else next(free) for rule in kept}
+        fresh = [rule for rule in kept if rule not in before]
+        if 4 * (self._end + sum([packed_size(_of(rule), self._words) for rule in fresh])) \
+                > self._limit:
+            self._end, fresh = 0, kept  # closer together, in stream order
+        for rule in fresh:
+            data, self._base[self._number[rule]] = pack_table(_of(rule), self._words, self._end)
+            to = self.packed.words[self._end:self._end + len(data)]
+            to.copy_(torch.from_numpy(data))
+            self._end += len(data)
+        self.packed.base.copy_(torch.from_numpy(self._base))
         for rule in kept:
             rule.there = True
 
-    def _bytes(self, rule: Rule) -> int:
-        tables = rule.tables
-        assert tables is not None
-        return tables.nbytes + 4 * len(tables.rows) * max(0, self._words - tables.rows.shape[1])
 
-
-def _wide(rule: Rule, words: int) -> Any:
-    """The rule's tables (see `fsm.Tables`), the masks as wide as the model's."""
+def _of(rule: Rule) -> Any:
+    """The rule's tables as `fsm.Tables`."""
     t = rule.tables
     assert t is not None
-    rows = np.zeros((len(t.rows), words), np.int32)
-    n = min(words, t.rows.shape[1])
-    rows[:, :n] = t.rows[:, :n]
     return SimpleNamespace(class_of_token=t.class_of_token, group=t.group, offset=t.offset,
-                           next=t.next, row_id=t.row_id, rows=rows)
+                           next=t.next, row_id=t.row_id, rows=t.rows, free=rule.free)

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sglc.runtime.cuda.device_sampler import PLAIN, DeviceSampler, plain_draws
+from sglc.runtime.cuda.device_sampler import DeviceSampler
+from sglc.runtime.cuda.simple_draws import SimpleDraws, draws_of
 from sglc.runtime.cuda.staging import staging
 from sglc.runtime.launch import Outcome
 from sglc.runtime.rules import Clock
-from sglc.runtime.sampler import REPORT, Draw, Top
+from sglc.runtime.sampler import REPORT, Top
 from sglc.runtime.step import Step
 from sglc.tokens.images import in_vocabulary
 
@@ -40,12 +41,14 @@ class Reports:
 
 @dataclass(slots=True)
 class DeviceFlight:
-    """A step that runs; see `overlapped.Flight`.  The tensors are the host's."""
+    """A step that runs; see `overlapped.Flight`.  The tensors are the host's.
+
+    drawn: int64 (1, K) or (2, K), tokens, and where they have led to, if there are tables."""
 
     step: Step
     places: list[int] = field(default_factory=list)
     hidden: Tensor | None = None
-    tokens: Tensor | None = None
+    drawn: Tensor | None = None
     reports: Reports | None = None
     scores: list[tuple[list[int], Tensor]] = field(default_factory=list)
     began: Any = None
@@ -86,10 +89,18 @@ class DeviceLauncher:
         self.model_seconds = 0.0
         self.timeline: list[StepTime] | None = None
         self._sampler = sampler
+        self._simple = SimpleDraws(sampler)
         self._on_gpu = runner.device.type == "cuda"
-        self.clock = Clock()
         self._told = (0.0, 0)
         self._times: dict[int, tuple[float, float, bool, float, int]] = {}
+
+    @property
+    def clock(self) -> Clock:
+        return self._simple.clock
+
+    @clock.setter
+    def clock(self, clock: Clock) -> None:
+        self._simple.clock = clock
 
     def launch(self, step: Step) -> Outcome:
         """Run a step and wait for it."""
@@ -104,11 +115,11 @@ class DeviceLauncher:
         if timed:
             flight.began = torch.cuda.Event(enable_timing=True)
             flight.began.record()
-        drawn = False
+        drawn = None
         parts = []
+        drawing = self._simple.of(step)
         if step.size:
-            batch = step.batch()
-            hidden, drawn = self.runner.run(batch, self._plain(step, len(batch.outputs)))
+            hidden, drawn = self.runner.run(step.batch(), drawing)
             parts.append(hidden)
         if step.cached:  # named -1, -2, ...: so in reverse, at the end
             parts.append(torch.stack(step.cached[::-1]))
@@ -140,8 +151,13 @@ class DeviceLauncher:
         self.model_seconds += now - started
         step = flight.step
         out = Outcome(flight.hidden)
-        if flight.tokens is not None:
-            out.tokens = flight.tokens.numpy()[flight.places].tolist()
+        if flight.drawn is not None:
+            drawn = flight.drawn.numpy()[:, flight.places]
+            out.tokens = drawn[0].tolist()
+            if len(drawn) > 1:
+                began = time.perf_counter()
+                out.states = drawn[1].astype(np.int32).tolist()  # the tables' numbers left out
+                self._sampler.mask_seconds += time.perf_counter() - began
         if flight.reports is not None:
             out.reports = _reports(step, flight.reports, out.tokens)
         if flight.scores:
@@ -156,37 +172,22 @@ class DeviceLauncher:
                                           now, took, ahead, ruling, jumps))
         return out
 
-    def _plain(self, step: Step, outputs: int) -> np.ndarray | None:
-        """The draws of the outputs' rows, if each row draws at most once and simply."""
-        flags = 0
-        rows: list[int] = []
-        for seq, k in step.samples:
-            flags |= seq.draw.flags
-            rows.append(k)
-        if not rows or flags & ~PLAIN or min(rows) < 0 or len(set(rows)) < len(rows):
-            return None
-        out = np.zeros((3, outputs), np.int64)
-        if flags:
-            draws, after = _draws(step)
-            out[:, rows] = plain_draws(draws, [i >= 0 for i in after])
-        return out
-
-    def _draw(self, flight: DeviceFlight, drawn: bool) -> None:
-        """A token for each sample, on the device and on its way to the host."""
-        step, tokens = flight.step, self.runner.tokens
-        if drawn:
+    def _draw(self, flight: DeviceFlight, drawn: Tensor | None) -> None:
+        """A token for each sample, on the device and on its way to the host.  drawn: those that
+        have been drawn already, if they have."""
+        step, runner = flight.step, self.runner
+        if drawn is not None:
             flight.places = [k for _, k in step.samples]
         else:
             flight.places = list(range(len(step.samples)))
-            draws, after = _draws(step)
+            draws, after = draws_of(step)
             logits = self._logits(flight.hidden, [k for _, k in step.samples])
-            found = self._sampler.draw(logits, draws, after, tokens)
-            tokens[:len(found)] = found
+            drawn = self._sampler.draw(logits, draws, after, runner.drawn[1])
+            runner.drawn[:len(drawn), :len(draws)] = drawn
             rows = [i for i, draw in enumerate(draws) if draw.flags & REPORT]
             if rows:
-                self._report(flight, logits, found, rows)
-        n = 1 + max(flight.places)
-        flight.tokens = self._to_host(tokens[:n])
+                self._report(flight, logits, drawn[0], rows)
+        flight.drawn = self._to_host(drawn)
 
     def _report(self, flight: DeviceFlight, logits: Tensor, tokens: Tensor,
                 rows: list[int]) -> None:
@@ -237,13 +238,6 @@ class DeviceLauncher:
     def _to_host(self, values: Tensor) -> Tensor:
         host = torch.empty(values.shape, dtype=values.dtype, pin_memory=self._on_gpu)
         return host.copy_(values, non_blocking=True)
-
-
-def _draws(step: Step) -> tuple[list[Draw], list[int]]:
-    """The draws of a step's samples, and the number of the token, still being drawn, that each
-    comes after; -1 for none."""
-    return ([seq.draw for seq, _ in step.samples],
-            [max(-1 - seq.ids[-1], -1) for seq, _ in step.samples])
 
 
 def _reports(step: Step, found: Reports, tokens: list[int]) -> dict[int, tuple[float, Top]]:

@@ -19,6 +19,7 @@ from sglc.kernels.paged_attention import Rows
 from sglc.kernels.registry import DeviceKernels
 from sglc.runtime.cuda.model import DeviceLlama
 from sglc.runtime.cuda.runner import DeviceRunner
+from sglc.runtime.cuda.simple_draws import Drawing
 from sglc.runtime.parallel.records import ALLOCATE, ROOM, STEP
 from sglc.runtime.parallel.team import Team
 
@@ -94,14 +95,16 @@ class LeadingRunner(RankRunner):
         super().close()
         self._team.close()
 
-    def _execute(self, rows: Rows, arrays: tuple[Any, ...], every: bool) -> tuple[Tensor, bool]:
+    def _execute(self, rows: Rows, arrays: tuple[Any, ...], every: bool
+                 ) -> tuple[Tensor, Tensor | None]:
         table = self._table
         assert table is not None
         *integers, draws = arrays
         pieces = table.pieces
         self._team.tell(
-            STEP, np.array([every, draws is not None, table.version]), *integers, rows.starts,
-            rows.tokens, rows.lengths, rows.offsets,
+            STEP, np.array([every, draws is not None, draws is not None and draws.masked,
+                            table.version]), *integers, rows.starts, rows.tokens, rows.lengths,
+            rows.offsets,
             np.array([at for at, _ in pieces], np.int64),
             np.array([len(piece) for _, piece in pieces], np.int64),
             np.concatenate([piece for _, piece in pieces]) if pieces else np.empty(0, np.int64))
@@ -115,7 +118,7 @@ class FollowingRunner(RankRunner):
     @torch.inference_mode()
     def follow(self, arrays: list[np.ndarray]) -> None:
         """Let a step run, as `LeadingRunner` sends it."""
-        (every, draws, version), *integers = arrays[:6]
+        (every, draws, masked, version), *integers = arrays[:6]
         *of_rows, places, sizes, entries = arrays[6:]
         _, _, slots, at, outputs = integers
         table = self._table
@@ -125,9 +128,9 @@ class FollowingRunner(RankRunner):
                                   strict=True)))
         table.version = int(version)
         table.host[at] = slots
-        nothing = np.zeros((3, len(outputs)), np.int64) if draws else None
+        nothing = Drawing(np.zeros((4, len(outputs)), np.int64), bool(masked)) if draws else None
         self._execute(Rows(*of_rows), (*integers, nothing), bool(every))
 
-    def _compute(self, tokens: int, rows: int, every: bool, draws: bool, *more: Any
+    def _compute(self, tokens: int, rows: int, every: bool, draws: bool, masked: bool, *more: Any
                  ) -> tuple[Tensor, Tensor | None]:
-        return super()._compute(tokens, rows, every, False, *more)
+        return super()._compute(tokens, rows, every, False, False, *more)

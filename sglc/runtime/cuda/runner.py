@@ -25,6 +25,7 @@ from sglc.runtime.cuda.graphs import Graphs, bucket
 from sglc.runtime.cuda.layers import Attend
 from sglc.runtime.cuda.model import DeviceLlama, Images
 from sglc.runtime.cuda.page_table import PageTable
+from sglc.runtime.cuda.simple_draws import Drawing
 from sglc.runtime.cuda.staging import Inputs, lay_out, staging
 from sglc.runtime.vision.tower import VisionModel
 from sglc.tokens.images import FIRST_ID
@@ -40,12 +41,13 @@ _SPARE_BYTES = 1 << 30  # for CUDA's libraries and captured graphs
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What a graph is captured for: room for tokens and rows of output, whether all tokens are
-    outputs, whether rows draw, and the launch of attention."""
+    outputs, whether rows draw and by masks, and the launch of attention."""
 
     tokens: int
     rows: int
     all: bool
     draws: bool
+    masked: bool
     grid: Grid
 
 
@@ -84,7 +86,8 @@ class DeviceRunner:
         self._sampler: DeviceSampler | None = None
         self._inputs = torch.zeros(Inputs.size(max_tokens, max_tokens), dtype=torch.int64,
                                    device=self.device)
-        self.tokens = torch.zeros(max_tokens, dtype=torch.int64, device=self.device)
+        # What rows have drawn in the last step, and where that led them (see `kernels/fsm.py`).
+        self.drawn = torch.zeros(2, max_tokens, dtype=torch.int64, device=self.device)
 
     # -- memory ------------------------------------------------------------------------------
 
@@ -147,7 +150,7 @@ class DeviceRunner:
         if self.device.type == "cuda" and self._model is not None:
             torch.cuda.synchronize(self.device)
         self._model = self._table = self._graphs = None
-        self._pools = self._inputs = self.tokens = torch.empty(0)
+        self._pools = self._inputs = self.drawn = torch.empty(0)
 
     # -- steps -------------------------------------------------------------------------------
 
@@ -176,11 +179,11 @@ class DeviceRunner:
         return self._open().logits_of(hidden, wanted.expand(len(hidden), -1).contiguous())
 
     @torch.inference_mode()
-    def run(self, batch: Batch, draws: np.ndarray | None) -> tuple[Tensor, bool]:
-        """Let a step run: hidden states as `forward` gives them, and whether rows have drawn.
+    def run(self, batch: Batch, draws: Drawing | None) -> tuple[Tensor, Tensor | None]:
+        """Let a step run: hidden states as `forward` gives them, and what rows have drawn, as
+        `DeviceSampler.simple` does, maybe more rows than outputs; it is there until the next step.
 
-        draws: int64 (3, K) as `device_sampler.plain_draws` makes them; row i's token is then
-        `tokens[i]`, where the next step finds it.
+        draws: of the outputs.  Row i's is then `drawn[:, i]`, where the next step finds it.
         """
         n, k = len(batch.ids), len(batch.outputs)
         table = self._table
@@ -202,9 +205,11 @@ class DeviceRunner:
         """Wait until the device has come to an event."""
         event.synchronize()
 
-    def _execute(self, rows: Rows, arrays: tuple[Any, ...], every: bool) -> tuple[Tensor, bool]:
-        """`run` of a step whose slots are in the page table: as `staging.lay_out` takes it."""
-        table, draws = self._table, arrays[5]
+    def _execute(self, rows: Rows, arrays: tuple[Any, ...], every: bool
+                 ) -> tuple[Tensor, Tensor | None]:
+        """`run` of a step whose slots are in the page table.  arrays: ids, positions, slots, at,
+        outputs (see `Inputs`) and draws."""
+        table = self._table
         assert table is not None
         n, k = len(arrays[0]), len(arrays[4])
         pictured = n > 0 and int(arrays[0].max()) >= FIRST_ID
@@ -215,13 +220,13 @@ class DeviceRunner:
         if self._graphs is not None and n <= self._graphs.tokens and not pictured:
             replayed = self._replay(rows, arrays, every)
             if replayed is not None:
-                return replayed, draws is not None
+                return replayed
         attend = self._eager.attend(rows, table, n)
         self._stage(n, k, arrays)
-        hidden, tokens = self._compute(n, k, every, draws is not None, attend, images)
-        if tokens is not None:
-            self.tokens[:k] = tokens
-        return hidden, tokens is not None
+        hidden, drawn = self._compute(n, k, every, *_ways(arrays[5]), attend, images)
+        if drawn is not None:
+            self.drawn[:len(drawn), :k] = drawn
+        return hidden, drawn
 
     def _merged(self, ids: np.ndarray) -> Images | None:
         """What stands for images: features, and which of them for each token; None in ranks that
@@ -230,12 +235,13 @@ class DeviceRunner:
         return None if merged is None else (
             merged[0], torch.from_numpy(merged[1]).to(self.device))
 
-    def _replay(self, rows: Rows, arrays: tuple[Any, ...], every: bool) -> Tensor | None:
+    def _replay(self, rows: Rows, arrays: tuple[Any, ...], every: bool
+                ) -> tuple[Tensor, Tensor | None] | None:
         """The same by a captured graph; None if this step cannot have one."""
         graphs, units, table = self._graphs, self._units, self._table
         assert graphs is not None and units is not None and table is not None
         n, k = len(arrays[0]), len(arrays[4])
-        draws = arrays[5] is not None
+        draws, masked = _ways(arrays[5])
         size = bucket(n)
         room = size if every else min(size, bucket(max(k, 1), coarse=True))
         work = units.plan(rows, table, size)
@@ -245,30 +251,32 @@ class DeviceRunner:
         grid = units.full(work, size)
         self._stage(size, room, arrays)
         attend = units.attend(table.device, size, size, grid)
-        graph = graphs.get(Shape(size, room, every, draws, grid),
-                           lambda: self._compute(size, room, every, draws, attend))
+        graph = graphs.get(Shape(size, room, every, draws, masked, grid),
+                           lambda: self._compute(size, room, every, draws, masked, attend))
         if graph is None:
             return None
-        hidden, tokens = graph.replay()
-        if tokens is not None:
-            self.tokens[:k] = tokens[:k]
-        return hidden[:k].clone()
+        hidden, drawn = graph.replay()
+        if drawn is not None:
+            self.drawn[:len(drawn), :k] = drawn[:, :k]
+        return hidden[:k].clone(), drawn
 
     def _stage(self, tokens: int, rows: int, arrays: tuple[Any, ...]) -> None:
         """Copy a step's integers to the device, in stream order."""
         assert self._table is not None
         size = Inputs.size(tokens, rows)
         staged = staging(size, self.device)
-        lay_out(staged.numpy(), tokens, rows, self._table.spare, *arrays)
+        ids, positions, slots, at, outputs, draws = arrays
+        lay_out(staged.numpy(), tokens, rows, self._table.spare, ids, positions, slots, at, outputs,
+                None if draws is None else draws.numbers)
         self._inputs[:size].copy_(staged, non_blocking=True)
 
-    def _compute(self, tokens: int, rows: int, every: bool, draws: bool, attend: Attend,
-                 images: Images | None = None) -> tuple[Tensor, Tensor | None]:
+    def _compute(self, tokens: int, rows: int, every: bool, draws: bool, masked: bool,
+                 attend: Attend, images: Images | None = None) -> tuple[Tensor, Tensor | None]:
         """The step that is staged: hidden states, and what the rows draw."""
         model, table = self._open(), self._table
         assert table is not None
         step = Inputs.of(self._inputs, tokens, rows)
-        drawn = self.tokens[(-1 - step.ids).clamp_(min=0)].clamp_(min=0)
+        drawn = self.drawn[0][(-1 - step.ids).clamp_(min=0)].clamp_(min=0)
         ids = torch.where(step.ids < 0, drawn, step.ids)
         table.device.index_copy_(0, step.at, step.slots.int())
         hidden = model.forward(ids, step.positions, step.slots, self._pools, attend,
@@ -276,9 +284,15 @@ class DeviceRunner:
         if not draws or not rows:
             return hidden, None
         assert self._sampler is not None
-        return hidden, self._sampler.plain(model.logits(hidden), step.draws)
+        return hidden, self._sampler.simple(model.logits(hidden), step.draws,
+                                            self.drawn[1] if masked else None)
 
     def _open(self) -> DeviceLlama:
         if self._model is None:
             raise ModelError("SGLC503", "the model was closed")
         return self._model
+
+
+def _ways(draws: Drawing | None) -> tuple[bool, bool]:
+    """Whether rows draw, and by masks."""
+    return draws is not None, draws is not None and draws.masked

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sglc.kernels.fsm import NO_TABLE
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -19,7 +21,7 @@ class Inputs:
 
     ids, positions, slots, at: (T,); an id of -1 - i is what row i of the step before drew; `at`
     is where a token's slot belongs in the page table.  outputs: (K,), indices into T.
-    draws: (3, K), see `device_sampler`.
+    draws: (4, K), see `simple_draws`.
     """
 
     ids: Tensor
@@ -32,7 +34,7 @@ class Inputs:
     @staticmethod
     def size(tokens: int, rows: int) -> int:
         """Integers of a step."""
-        return 4 * tokens + 4 * rows
+        return 4 * tokens + 5 * rows
 
     @classmethod
     def of(cls, whole: Tensor, tokens: int, rows: int) -> Inputs:
@@ -40,7 +42,7 @@ class Inputs:
         token, row = 4 * tokens, 4 * tokens + rows
         ids, positions, slots, at = whole[:token].view(4, tokens)
         return cls(ids, positions, slots, at, whole[token:row],
-                   whole[row:row + 3 * rows].view(3, rows))
+                   whole[row:row + 4 * rows].view(4, rows))
 
 
 def lay_out(to: np.ndarray, tokens: int, rows: int, spare: int, ids: np.ndarray,
@@ -54,10 +56,11 @@ def lay_out(to: np.ndarray, tokens: int, rows: int, spare: int, ids: np.ndarray,
                                   strict=True):
         line[:n] = values
         line[n:] = rest
-    tail = to[4 * tokens:4 * tokens + 4 * rows].reshape(4, rows)
+    tail = to[4 * tokens:4 * tokens + 5 * rows].reshape(5, rows)
     tail[0, :k] = outputs
     tail[0, k:] = 0
-    tail[1:] = 0
+    tail[1:4] = 0
+    tail[4] = NO_TABLE
     if draws is not None:
         tail[1:, :k] = draws
 

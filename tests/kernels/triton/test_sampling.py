@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from sglc.kernels.draws import IN_PROMPT, Draws
-from sglc.kernels.fsm import FsmTables, next_states, pack_tables
+from sglc.kernels.follow_tokens import follow_tokens_torch
+from sglc.kernels.follow_tokens_triton import follow_tokens_triton
+from sglc.kernels.fsm import DEAD, NO_TABLE, FsmTables, pack_tables
 from sglc.kernels.logprobs import logprobs_torch
 from sglc.kernels.logprobs_triton import logprobs_triton
 from sglc.kernels.row_masks import MaskRows, row_masks_torch
@@ -149,8 +151,8 @@ def test_nothing_possible_and_not_a_number(place: Place) -> None:
     assert sample_triton(logits, mask, draws).tolist()[:2] == [0, 0]
 
 
-def some_tables(place: Place, vocab: int, count: int) -> FsmTables:
-    """Random tables, whose masks agree with their moves."""
+def some_tables(place: Place, vocab: int, count: int) -> tuple[FsmTables, list[SimpleNamespace]]:
+    """Random tables of 6 states, whose masks agree with their moves."""
     made = []
     words = (vocab + 31) // 32
     for _ in range(count):
@@ -168,14 +170,35 @@ def some_tables(place: Place, vocab: int, count: int) -> FsmTables:
         made.append(SimpleNamespace(
             class_of_token=kinds.astype(np.uint16), group=group.astype(np.uint8),
             offset=offset.astype(np.int32), next=after.astype(np.int16), rows=rows,
-            row_id=order.argsort().astype(np.int16)))
-    return pack_tables(made, place.device)
+            row_id=order.argsort().astype(np.int16),
+            free=place.integers(0, 2, states).cpu().numpy().astype(bool)))
+    return pack_tables(made, words, place.device), made
+
+
+def step_of(tables: list[SimpleNamespace], now: int, token: int) -> int:
+    """Where a token leads, one row at a time and word for word."""
+    if now == NO_TABLE or token < 0 or now & DEAD == DEAD:
+        return now if now == NO_TABLE else ~now
+    table, state = tables[now >> 32], now & DEAD
+    kind = int(table.class_of_token[table.group[state], token])
+    after = int(table.next[table.offset[state] + kind])
+    if after < 0:
+        return ~(now >> 32 << 32 | DEAD)
+    to = now >> 32 << 32 | after
+    return to if table.free[after] else ~to
+
+
+def some_states(place: Place, rows: int) -> torch.Tensor:
+    """Where rows of `some_tables` (3) may be."""
+    table, state = place.integers(0, 4, rows), place.integers(0, 7, rows)
+    state = state.masked_fill(state == 6, DEAD)
+    return torch.where(table == 3, NO_TABLE, table << 32 | state)
 
 
 def test_masks_and_the_next_step(place: Place) -> None:
     """Random rows, some with a table, masks, held and spared tokens; then a step of each."""
-    vocab, rows = place.pick(77, 128256), place.pick(6, 300)
-    tables = some_tables(place, vocab, 3)
+    vocab, rows = place.pick(77, 128256), place.pick(9, 300)
+    tables, made = some_tables(place, vocab, 3)
     words = everything(vocab, place.device).shape[1]
     base = everything(vocab, place.device)[0]
     base[1] = 0
@@ -183,18 +206,19 @@ def test_masks_and_the_next_step(place: Place) -> None:
     def some(low: int, high: int, *size: int) -> torch.Tensor:
         return place.integers(low, high, *size, dtype=torch.int32)
 
+    now = some_states(place, rows)
+    told = place.integers(0, 2, rows).bool() & (now != NO_TABLE)
     masks = MaskRows(base, some(-1, vocab, rows, 2), some(-1, vocab, rows, 4), tables,
-                     some(-1, 3, rows), some(-1, 6, rows),
+                     now, torch.where(told, ~now, now).flip(0),
                      some(-2**31, 2**31 - 1, 4, words), some(-1, 4, rows))
-    assert torch.equal(row_masks_triton(masks), row_masks_torch(masks))
-    late = replace(masks, drawn=place.integers(-2, vocab, 9), after=some(-1, 9, rows))
-    found = row_masks_triton(late)
-    assert torch.equal(found, row_masks_torch(late))
-    token = late.drawn[late.after.clamp(min=0).long()].clamp(min=0)
-    moved = next_states(tables, masks.table, masks.state,
-                        token.masked_fill(late.after < 0, -1))
-    assert torch.equal(found, row_masks_torch(replace(masks, state=moved)))
-    narrow = replace(masks, words=None, words_row=None, tables=None, table=None, state=None)
+    found = row_masks_triton(masks)
+    assert torch.equal(found, row_masks_torch(masks))
+    # Rows that are where others of the step before have come to.
+    stand = -rows + torch.arange(rows, device=place.device)
+    again = replace(masks, state=torch.where(place.integers(0, 2, rows).bool(), stand, now))
+    assert torch.equal(row_masks_triton(again), found)
+    assert torch.equal(row_masks_torch(again), found)
+    narrow = replace(masks, words=None, words_row=None, tables=None, state=None, before=None)
     assert torch.equal(row_masks_triton(narrow), row_masks_torch(narrow))
     # Rows of which only what is held back remains, and rows of which nothing does.
     only = replace(narrow, base=base * 0)
@@ -207,13 +231,21 @@ def test_masks_and_the_next_step(place: Place) -> None:
     assert torch.equal(found, row_masks_torch(only))
     assert bool((found != 0).any(dim=1).all())
 
-    allowed = row_masks_torch(masks)
-    bits = (allowed[:, :, None] >> torch.arange(32, device=place.device)) & 1
-    tokens = bits.view(rows, -1).argmax(dim=1).masked_fill((allowed == 0).all(dim=1), -1)
-    after = next_states(tables, masks.table, masks.state, tokens)
-    constrained = (masks.table >= 0) & (masks.state >= 0) & (tokens >= 0)
-    in_table = constrained & (masks.spared != tokens[:, None]).all(dim=1)
-    assert bool((after[in_table] >= 0).all())
+    free = replace(narrow, tables=tables, state=masks.state, before=masks.before,
+                   spared=masks.spared * 0 - 1, held=masks.held * 0 - 1)
+    bits = (row_masks_torch(free)[:, :, None] >> torch.arange(32, device=place.device)) & 1
+    allowed = bits.view(rows, -1)
+    for tokens in (place.integers(-2, vocab, rows),
+                   allowed.argmax(dim=1).masked_fill((allowed == 0).all(dim=1), -1)):
+        for state in (masks.state, again.state):
+            found = follow_tokens_triton(tables, state, masks.before, tokens)
+            assert torch.equal(found, follow_tokens_torch(tables, state, masks.before, tokens))
+            assert found[0].tolist() == tokens.tolist()
+            assert found[1].tolist() == [step_of(made, *row) for row in zip(
+                now.tolist(), tokens.tolist(), strict=True)]
+    alive = (now != NO_TABLE) & (now & DEAD != DEAD) & (tokens >= 0)
+    to = torch.where(found[1] < 0, ~found[1], found[1])  # allowed tokens lead somewhere
+    assert bool((to & DEAD != DEAD)[alive].all())
 
 
 def test_logprobs(place: Place) -> None:

@@ -25,10 +25,12 @@ from sglc.runtime.cuda.graphs import bucket
 from sglc.runtime.cuda.load import load_device_runner
 from sglc.runtime.cuda.page_table import PageTable
 from sglc.runtime.cuda.runner import DeviceRunner
+from sglc.runtime.cuda.simple_draws import Drawing
 from sglc.runtime.engine import EngineCore
 from sglc.runtime.model_runner import load_runner
 from sglc.runtime.models.config import config_from_hf
 from sglc.runtime.request import Request, Result
+from sglc.runtime.step import Step
 from tests.runtime.common import TOKENIZER, Pending, ask, request
 
 TINY = {"model_type": "llama", "vocab_size": 264, "hidden_size": 64, "intermediate_size": 96,
@@ -168,6 +170,54 @@ def test_constraints_by_tables(tiny: Path, cpu: EngineCore, place: tuple, patien
         the_same(asked()[5:6] * 1, ask(core, asked()[5:6]), ask(cpu, asked()[5:6]))
         ahead = [t for t in loop._launcher.timeline if t.ahead and t.rows > 3]
         assert bool(ahead) or not patience
+        core.wait_idle()
+        core.check()
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("patience", [0.0, 1.0])
+def test_constraints_in_the_pass(tiny: Path, cpu: EngineCore, place: tuple, patience: float
+                                 ) -> None:
+    """Masks and where tokens lead, in the model's own pass, whose graphs stay as they are while
+    tables come, go and are moved."""
+    patterns = [r"[a-f]{3,6}(, and then|; or else) [0-9]{2}", r"[a-z ]{5,30}",
+                r"(yes|no|maybe)( indeed)?[a-z]{4}", r'\{"a": "[^"]{1,20}", "b": [0-9]{1,3}\}']
+    rules = [grammar.compile(regex=p, tokenizer=TOKENIZER) for p in patterns]
+
+    def asked(*which: int) -> list[Request]:
+        plain = [request(f"{i} of ", max_tokens=9 + i, key=i, ignore_eos=True) for i in range(3)]
+        return plain + [
+            request("and " * (i % 3) + "so", max_tokens=20 + i, key=i, temperature=i % 3 * 0.6,
+                    constraint=rules[which[i % len(which)]]) for i in range(13)]
+
+    with device_core(tiny, place) as core:
+        loop, runner = core._loop, core.runner
+        loop.scheduler.patience = patience
+        loop._admission.rules.uses = 1
+        loop._admission.rules._aside = lambda make: make()
+        sampler, launcher = loop._launcher._sampler, loop._launcher
+        sampler._tables._limit = 12_000  # not enough for all of them
+        simple = launcher._simple
+        made, again, of = [], [], simple.of
+
+        def told(step: Step) -> Drawing | None:
+            last = simple._last
+            made.append(of(step))
+            again.append(last is not None and simple._last is last)
+            return made[-1]
+
+        simple.of = told
+        memory = set()
+        for which in ((0,), (0, 1), (1, 2, 3), (0, 2), (3,), (0,), (0, 1, 2, 3)):
+            before = len(made)
+            the_same(asked(*which), ask(core, asked(*which)), ask(cpu, asked(*which)))
+            if len(which) < 4:  # all tables fit
+                assert sum(d is not None and d.masked for d in made[before:]) > 5
+            memory.add(sampler._tables.packed.words.data_ptr())
+        assert len(memory) == 1
+        assert sum(d.masked for d, same in zip(made, again, strict=True) if same) > 5
+        if place[2]:
+            assert sum(shape.masked for shape in runner._graphs._known) > 2
         core.wait_idle()
         core.check()
 

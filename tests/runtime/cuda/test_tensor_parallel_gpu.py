@@ -14,10 +14,12 @@ import pytest
 import torch
 
 import sglc
+from sglc import grammar
 from sglc.errors import ModelError
 from sglc.runtime.cuda.load import load_device_runner
 from sglc.runtime.engine import EngineCore
 from sglc.runtime.parallel.opening import open_device_parallel
+from sglc.runtime.request import Request
 from tests.runtime.common import TOKENIZER, ask, request
 from tests.runtime.cuda.test_device_families import larger_sizes, save_family
 from tests.runtime.cuda.test_device_runner import TINY, mixed, save_model, the_same
@@ -53,6 +55,30 @@ def test_ids_equal_those_of_one_gpu(tmp_path: Path, tp: int, kv_heads: int, grap
             asked = mixed()[:n]
             the_same(asked, ask(spread, asked), ask(whole, mixed()[:n]))
         assert (spread.runner._graphs is not None) == graphs
+
+
+@pytest.mark.parametrize("patience", [0.0, 1.0])
+def test_constraints(tmp_path: Path, patience: float) -> None:
+    """Ranks that draw nothing capture the graphs in which rank 0 does, by masks too."""
+    save_model(tmp_path, **WIDE, num_key_value_heads=2)
+    rules = [grammar.compile(regex=p, tokenizer=TOKENIZER) for p in (
+        r"[a-f]{3,6}(, and then|; or else) [0-9]{2}", r"[a-z ]{5,30}")]
+
+    def asked() -> list[Request]:
+        return [request("and " * (i % 3) + "so", max_tokens=20 + i, key=i, temperature=i % 3 * 0.6,
+                        constraint=rules[i % 2] if i % 5 else None) for i in range(13)]
+
+    whole = EngineCore(load_device_runner(tmp_path, dtype="float32", max_tokens=512,
+                                          max_rows=64)[0], TOKENIZER, kv_tokens=8000,
+                       max_running=64)
+    with whole, core(tmp_path, 2) as spread:
+        loop = spread._loop
+        loop.scheduler.patience = patience
+        loop._admission.rules.uses = 1
+        loop._admission.rules._aside = lambda make: make()
+        for _ in range(2):
+            the_same(asked(), ask(spread, asked()), ask(whole, asked()))
+        assert any(shape.masked for shape in spread.runner._graphs._known)
 
 
 @pytest.mark.parametrize("name", ["qwen2_moe", "mixtral", "gemma2"])
