@@ -22,7 +22,7 @@ from sglc.kernels.prefix_tree import Shared, find_shared, worthwhile
 _UNIT_COST = 64
 _MERGE_COST = 96
 _WORTH = 0.95  # a split must promise at least this
-_PACKED_KEYS = 768  # keys of a packed unit, about
+_PACKED_KEYS = 2600  # keys of a packed unit, at most about so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,17 +223,24 @@ def _units(blocks: _Blocks, tokens: int, shape: Shape, chunk: int, fixed: bool) 
 
 def _pack(units: np.ndarray, may: np.ndarray, entries: np.ndarray, shape: Shape
           ) -> tuple[np.ndarray, np.ndarray]:
-    """Narrow units of one row each put together while the device stays full, and the entries.
+    """Narrow units of one row each put together so that they end soonest, and the entries.
 
-    A short unit takes longer to start than to compute, and a narrow one has empty rows.
+    A unit takes a while to start, and a narrow one has empty rows.
     may: which units of one whole row there are; units are sorted by length, longest first.
     """
     may = may & (units[:, 3] <= _PACKED_KEYS // 2)
     rows = units[may]
+    if not len(rows):
+        return units, entries
     at_once = max(1, shape.programs[NARROW] // shape.kv_heads)
-    most = int(len(rows) / at_once + 0.25)
-    if len(rows):
-        most = min(most, shape.packed, _PACKED_KEYS // max(1, int(rows[:, 3].mean())))
+    mean = float(rows[:, 3].mean())
+
+    def time(n: int) -> float:
+        waves = -(-len(rows) // n) / at_once
+        # The last wave has the bandwidth for itself, so it takes less than the others.
+        return max(1.0, (waves + np.ceil(waves)) / 2) * (n * mean + _UNIT_COST)
+
+    most = min(range(1, max(1, min(shape.packed, int(_PACKED_KEYS // mean))) + 1), key=time)
     if most < 2:
         return units, entries
     count = -(-len(rows) // most)

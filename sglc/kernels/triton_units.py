@@ -141,14 +141,17 @@ def units_kernel(q, pool, table, out, partial, sums, units, token, part, high, s
                  BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
                  PACKED: tl.constexpr, UNIT: tl.constexpr, WIDE_INDEX: tl.constexpr,
                  PRECISION: tl.constexpr, STAGES: tl.constexpr, WINDOWED: tl.constexpr,
-                 CAP: tl.constexpr, OVERLAP: tl.constexpr):
+                 CAP: tl.constexpr, OVERLAP: tl.constexpr, FIRST: tl.constexpr):
     """Grid (units * KV heads,): units of one class; those of no queries are left out.
 
     WINDOWED: a token sees the last `window` keys.  CAP: of the scores; 0 for none.
     OVERLAP: kernels launched later may start before this one ends, and this one ends after those
-    launched before it.
+    launched before it.  FIRST: of a step; it waits for what was launched before, and only then
+    lets others start, so that those of the step need not wait.
     """
     if OVERLAP:
+        if FIRST:
+            tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
     pid = tl.program_id(0)
     unit = units + pid // HEADS * UNIT
@@ -156,7 +159,7 @@ def units_kernel(q, pool, table, out, partial, sums, units, token, part, high, s
         _unit(q, pool, table, out, partial, sums, unit, token, part, high, pid % HEADS, scale,
               window, GROUP, HEADS, D, BLOCK_D, BLOCK_M, BLOCK_N, PACKED, WIDE_INDEX, PRECISION,
               STAGES, WINDOWED, CAP * 1.4426950408889634)
-    if OVERLAP:
+    if OVERLAP and not FIRST:
         tl.extra.cuda.gdc_wait()
 
 

@@ -130,7 +130,7 @@ class UnitAttention:
         block_d = triton.next_power_of_2(shape.dim)
         counts = (grid.narrow, grid.middle, grid.wide)
         pdl = {"launch_pdl": True} if tune.overlap else {}
-        # The longest programs first.  The first kernel waits for what is before it in the stream.
+        # The longest programs first.
         for i, kind in enumerate([k for k in (WIDE, MIDDLE, NARROW) if counts[k]]):
             launch = tune.classes[kind]
             units_kernel[(counts[kind] * shape.kv_heads,)](
@@ -140,8 +140,7 @@ class UnitAttention:
                 PACKED=kind == NARROW, UNIT=UNIT, WIDE_INDEX=pool.numel() >= 2**31,
                 PRECISION="ieee" if q.dtype is torch.float32 else "tf32",
                 STAGES=launch.stages, WINDOWED=how.window > 0, CAP=how.cap,
-                OVERLAP=tune.overlap, num_warps=launch.warps,
-                **(pdl if i else {}))
+                OVERLAP=tune.overlap, FIRST=i == 0, num_warps=launch.warps, **pdl)
         if grid.merged:
             many = grid.merged >= _MANY or tune.one_form
             block_h = min(8 if many else 2, triton.next_power_of_2(shape.heads))

@@ -169,6 +169,22 @@ def test_short_rows_are_packed() -> None:
     run(shape, rows, table, slots, units, Limits.for_tokens(20, shape), torch.float32, 0)
 
 
+@pytest.mark.parametrize(("rows", "keys", "units"), [
+    (256, 400, 64),  # all at once instead of in four waves
+    (256, 1400, 256),  # long ones hide their starts
+    (60, 400, 60),  # all at once as they are
+    (300, 400, 300),  # two waves of four rows would take longer than five of one
+])
+def test_when_rows_are_packed(rows: int, keys: int, units: int) -> None:
+    """On 132 multiprocessors, 8 heads of keys, four programs each."""
+    shape = Shape(32, 8, 128, programs=(4 * 132, 2 * 132, 2 * 132))
+    starts = list(range(rows))
+    step = Rows.of(starts, [1] * rows, [keys] * rows, [keys * i for i in starts])
+    planned = plan_units(step, (), shape)
+    assert not planned.parts
+    assert [len(u) for u in planned.by_class] == [units, 0, 0]
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from((0, 1, 17, 60)))
 def test_a_plan_covers_every_pair_once(seed: int, window: int) -> None:
