@@ -19,6 +19,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -76,6 +77,7 @@ def main() -> None:
                         help="the part of rows that may be in vain in a step prepared ahead")
     parser.add_argument("--pause", type=float, default=0.0,
                         help="seconds to wait after the warm-up (tables are made meanwhile)")
+    parser.add_argument("--regex", help="of regexjson, instead of its own")
     args = parser.parse_args()
     began = time.perf_counter()
     engine = sglc.Engine(args.model, device="cuda", load_format="dummy", tp=args.tp,
@@ -96,6 +98,8 @@ def main() -> None:
         prompts = work.prompts(rng)
         if name not in args.only.split(","):
             continue
+        if work.regex is not None and args.regex is not None:
+            work = replace(work, regex=args.regex)
         prompts = prompts[:max(1, len(prompts) // args.scale)]
         new = max(2, work.new // args.scale)
         launcher = engine.core._loop._launcher
