@@ -42,6 +42,7 @@ class CudaKernel:
         from cuda.bindings import driver
 
         self._driver, self._threads, self._cluster, self._memory = driver, threads, cluster, memory
+        self._device = device
         with torch.cuda.device(device):
             torch.cuda.current_stream().synchronize()  # the device's context is this thread's now
             self._module = _done(driver.cuModuleLoadData(_cubin(source, device)))
@@ -61,14 +62,14 @@ class CudaKernel:
         return int(_done(self._driver.cuOccupancyMaxActiveClusters(self._kernel, config)))
 
     def launch(self, blocks: int, arguments: Sequence[Any], overlap: bool) -> None:
-        """On the current stream.
+        """On the device's current stream.
 
         arguments: tensors for pointers, ints, and `matrix_map`s.  overlap: it may start before the
         kernel before it has ended (see `sglc.kernels.overlap`).
         """
         values = [_value(argument) for argument in arguments]
         at = (ctypes.c_void_p * len(values))(*(address for address, _ in values))
-        stream = torch.cuda.current_stream().cuda_stream
+        stream = torch.cuda.current_stream(self._device).cuda_stream
         _done(self._driver.cuLaunchKernelEx(self._config(blocks, stream, overlap), self._kernel,
                                             ctypes.addressof(at), 0))
 

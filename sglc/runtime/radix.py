@@ -5,14 +5,15 @@ its last token.  Sequences lock the path they read; what nobody locks is a cache
 leaf by leaf (`leaves.py`).  Every sharing space has a root of its own.  The tree's *grain* is
 the number of tokens that are shared or not as one: 1, or a block.
 
-The tree knows nothing of requests, models or steps; `step` and `flat` on a node are the
-scheduler's notes on who computes it (the step that wrote it, and where in that step's batch).
+The tree knows nothing of requests, models or steps; `step`, `until` and `flat` on a node are the
+scheduler's notes on who computes it (the step that writes it, the last step that may, and where
+in the batch of `step`).
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ class Node:
     """One edge of the tree and the point where it ends."""
 
     __slots__ = ("children", "dropped", "flat", "held", "hidden", "key", "last_used", "locks",
-                 "parent", "pins", "root", "slots", "step")
+                 "parent", "pins", "root", "slots", "step", "until")
 
     def __init__(self, parent: Node | None, key: array[int], slots: np.ndarray) -> None:
         self.parent = parent  # None: a root, or removed from the tree
@@ -43,7 +44,7 @@ class Node:
         self.pins: list[Pin] | None = None  # those that end here
         self.last_used = 0
         self.hidden: Any = None
-        self.step = -1
+        self.step = self.until = -1
         self.flat = 0
         self.dropped = False  # roots only: the space is gone, what is unlocked goes at once
 
@@ -139,12 +140,14 @@ class RadixTree:
             node = child
         return node, pos, pieces
 
-    def extend(self, node: Node, key: array[int], slots: np.ndarray, step: int, flat: int) -> Node:
+    def extend(self, node: Node, key: array[int], slots: np.ndarray, step: int = -1, flat: int = 0,
+               *, until: int = -1) -> Node:
         """Add a locked child (one lock) for ids that `match` found missing below `node`."""
         child = Node(node, key, slots)
         child.locks = 1
         child.last_used = self.clock
         child.step = step
+        child.until = until
         child.flat = flat
         node.children[self._first(key, 0)] = child
         self.leaves.discard(node)
@@ -157,7 +160,8 @@ class RadixTree:
         """Whether some child of `node`, which ends at `pos`, starts as `ids` goes on."""
         return self._first(ids, pos) in node.children
 
-    def insert(self, node: Node, ids: array[int], pos: int, end: int, slots: np.ndarray) -> Node:
+    def insert(self, node: Node, ids: array[int], pos: int, end: int, slots: np.ndarray,
+               until: int = -1) -> Node:
         """Give the tree the slots of `ids[pos:end]` below `node`; returns the node at `end`, or
         at the last whole block.
 
@@ -176,6 +180,7 @@ class RadixTree:
         if known == end:
             return node
         child = Node(node, ids[known:end], slots[known - pos:])
+        child.until = until
         child.last_used = self.clock
         node.children[self._first(child.key, 0)] = child
         self.leaves.discard(node)
@@ -293,11 +298,12 @@ class RadixTree:
                 freed += n - keep
         return freed
 
-    def remove_step(self, step: int) -> None:
-        """Remove every node written by this step; none may be locked any more."""
+    def remove_steps(self, steps: Collection[int]) -> None:
+        """Remove every node that one of these steps may have had to write; none may be locked any
+        more, nor have children that are to stay."""
         for root in list(self.roots):
             for node in list(self._walk(root)):
-                if node.step == step:
+                if node.step in steps or node.until in steps:
                     parent = node.parent
                     self._remove(node)
                     if parent is not None:
@@ -353,7 +359,7 @@ class RadixTree:
         upper.locks = node.locks
         upper.held = node.held
         upper.last_used = node.last_used
-        upper.step = node.step
+        upper.step, upper.until = node.step, node.until
         upper.flat = node.flat
         parent.children[self._first(upper.key, 0)] = upper
         node.parent = upper

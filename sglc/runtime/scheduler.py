@@ -74,12 +74,18 @@ class Scheduler:
         self.patience = _PATIENCE
         self._breaks = 1.0  # that part: unknown, so none is in vain
         self._later: Step | None = None  # prepared ahead, its forerunner under way
+        self._open: list[int] = []  # numbers of steps that are made or under way
         self._steps = 0
         self._serial = 0
 
     @property
     def busy(self) -> bool:
         return bool(self.running or self.waiting)
+
+    @property
+    def _newest(self) -> int:
+        """The last step whose failure would leave KV unwritten; -1 for none."""
+        return self._open[-1] if self._open else -1
 
     def add(self, seq: Sequence) -> None:
         """Queue a sequence (the policy says where)."""
@@ -101,6 +107,7 @@ class Scheduler:
             if step.busy:
                 self.counters.peak = max(self.counters.peak, self.in_use)
                 return step
+            self._open.remove(step.number)
             if ahead or not self.running:
                 return None
             # Sequences hold KV that others need, and none can move.
@@ -139,6 +146,7 @@ class Scheduler:
 
     def _build(self, ahead: bool) -> Step:
         self._steps += 1
+        self._open.append(self._steps)
         self.tree.clock += 1
         step = Step(self._steps, max(self.max_tokens, self.max_choice_tokens))
         retractions = self.counters.retractions
@@ -292,7 +300,8 @@ class Scheduler:
         own, pos = seq.own, seq.pos
         end = node = seq.node
         if own < pos:
-            end = self.tree.insert(node, seq.ids, own, pos, seq.context[own:pos].copy())
+            end = self.tree.insert(node, seq.ids, own, pos, seq.context[own:pos].copy(),
+                                   self._newest)
             if hidden is not None and end is not node and end.hidden is None:
                 end.hidden = hidden.clone()
         if seq.finished and seq.request.pins and self.policy.pins and not seq.root.dropped:
@@ -306,8 +315,8 @@ class Scheduler:
         self.tree.unlock(node)
 
     def _share(self, seq: Sequence) -> None:
-        """Give the tree what it has computed of a running sequence's prompt; what the tree has
-        already is read from there."""
+        """Give the tree what is computed of a running sequence's prompt; what the tree has already
+        is read from there."""
         own = seq.own
         end = seq.pos - seq.pos % self.tree.grain
         if own == end:
@@ -319,7 +328,8 @@ class Scheduler:
             self.pool.release(seq.context[own:known].copy())
             seq.context[own:known] = np.concatenate(pieces)
         if known < end:
-            node = self.tree.extend(node, seq.ids[known:end], seq.context[known:end].copy(), -1, 0)
+            node = self.tree.extend(node, seq.ids[known:end], seq.context[known:end].copy(),
+                                    until=self._newest)
         seq.node = node
         seq.own = end
 
@@ -328,6 +338,7 @@ class Scheduler:
     def complete(self, step: Step, outcome: Outcome) -> None:
         """Take the outcome of a step."""
         hidden, tokens, reports = outcome.hidden, outcome.tokens, outcome.reports
+        self._open.remove(step.number)
         self._settle(step)
         counters = self.counters
         counters.prefill += step.prefilled
@@ -431,8 +442,9 @@ class Scheduler:
             self.policy.left(seq)
             self.pool.release(seq.context[seq.own:seq.pos])
             self.tree.unlock(seq.node)
-        for step in reversed(steps):
-            self.tree.remove_step(step.number)
+        failed = {step.number for step in steps}
+        self.tree.remove_steps(failed)
+        self._open = [number for number in self._open if number not in failed]
         rest = self.running
         self.running = []
         for seq in rest:

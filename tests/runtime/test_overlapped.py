@@ -206,6 +206,74 @@ def test_a_failed_step_ends_what_ran_and_no_more() -> None:
         core.check()
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("fails", [2, 3, 5, 6, 7])
+def test_a_step_that_never_ran_leaves_nothing_behind(policy: str, fails: int) -> None:
+    """Nobody reads KV that was to be written by a step that could not be launched."""
+    def asked(more: str) -> Request:
+        return request("a prompt of more than forty tokens, read in " + more, max_tokens=9,
+                       temperature=0.0, ignore_eos=True)
+
+    with late(policy=policy, max_batch_tokens=8) as core:
+        later = core.runner.later  # type: ignore[attr-defined]
+        steps: list[Step] = []
+        start = later.start
+
+        def refusing(step: Step) -> Flight:
+            steps.append(step)
+            if len(steps) == fails:
+                raise RuntimeError("the device is full")
+            return start(step)
+
+        later.start = refusing
+        (broken,) = ask(core, [asked("parts")])
+        assert broken.error is not None and broken.error.code == "SGLC503"
+        core.wait_idle()
+        core.check()
+        for more in ("parts", "pieces"):
+            (got,) = ask(core, [asked(more)])
+            agree(asked(more), got, 512)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("fails", [1, 2, 3, 5, 6, 7])
+def test_cancelled_in_a_step_that_then_fails(policy: str, fails: int) -> None:
+    """What that step was to write is not kept for others, though the rest of the row is."""
+    def asked(more: str) -> Request:
+        return request("a prompt of more than forty tokens, read in " + more, max_tokens=9,
+                       temperature=0.0, ignore_eos=True)
+
+    with late(policy=policy, max_batch_tokens=8) as core:
+        later = core.runner.later  # type: ignore[attr-defined]
+        first = asked("parts")
+        lost: list[Flight] = []
+        steps: list[Step] = []
+        start, finish = later.start, later.finish
+
+        def losing(step: Step) -> Flight:
+            steps.append(step)
+            if len(steps) != fails:
+                return start(step)
+            core.cancel([first])
+            lost.append(Flight(step, list(range(len(step.samples))), Outcome(None)))
+            return lost[0]
+
+        def failing(flight: Flight) -> Outcome:
+            if flight in lost:
+                raise RuntimeError("the device has failed")
+            return finish(flight)
+
+        later.start, later.finish = losing, failing
+        (broken,) = ask(core, [first])
+        assert broken.error is not None and broken.error.code in ("SGLC503", "SGLC506")
+        assert lost
+        core.wait_idle()
+        core.check()
+        for more in ("parts", "pieces"):
+            (got,) = ask(core, [asked(more)])
+            agree(asked(more), got, 512)
+
+
 @pytest.mark.parametrize("radix", [True, False])
 def test_cancelled_while_a_step_runs(radix: bool) -> None:
     with late(radix_cache=radix) as core:

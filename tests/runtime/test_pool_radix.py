@@ -257,6 +257,6 @@ def test_failed_step_leaves_nothing():
     half, pos, _ = tree.match(root, array("q", [1, 2, 3]), 0, 3)
     assert (half.step, half.flat, new.flat, pos) == (2, 0, 1, 3)
     tree.unlock(new)
-    tree.remove_step(2)
+    tree.remove_steps({2})
     tree.check()
     assert (pool.free, tree.cached) == (18, 2)

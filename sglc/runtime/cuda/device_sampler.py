@@ -78,6 +78,10 @@ class DeviceSampler:
         self._no_k: dict[int, tuple[Tensor, Tensor]] = {}
         self._no_ids: dict[int, Tensor] = {}
 
+    def close(self) -> None:
+        """Frees the tables; nothing is drawn any more."""
+        self._tables = DeviceTables(self._words, self._device, 0)
+
     def simple(self, logits: Tensor, draws: Tensor, before: Tensor | None) -> Tensor:
         """Tokens, int64 (1, R), of rows without filters, penalties and masks but from tables.
         With masks (2, R): also where they lead to, see `fsm`.

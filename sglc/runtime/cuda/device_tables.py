@@ -6,6 +6,7 @@ launched, and graphs that were captured, find them.  Sequences and masks are not
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +17,15 @@ import torch
 from sglc.kernels.fsm import WIDTH, FsmTables, pack_table, packed_size
 from sglc.runtime.rules import Rule
 
+_log = logging.getLogger("sglc.runtime")
+
 _BYTES = 128 << 20
 _TABLES = 64
 
 
 class DeviceTables:
     """`packed`: the tables of all rules that are `there`, in `limit` bytes, which are taken with
-    the first.
+    the first; where the device does not have them, no rule ever is.
 
     words: of a mask.
     """
@@ -56,15 +59,24 @@ class DeviceTables:
             if size <= room and len(kept) < _TABLES:
                 kept.append(rule)
                 room -= size
-        if not any(rule in kept for rule in fresh):
+        if not any(rule in kept for rule in fresh) or not self._has_memory():
             return
         kept.reverse()
         self._keep(kept)
 
+    def _has_memory(self) -> bool:
+        """Whether the memory is there; it is taken now, if it has not been before."""
+        if self.packed is None:
+            try:
+                self.packed = FsmTables.empty(self._limit // 4, _TABLES, self._device)
+            except torch.OutOfMemoryError:
+                _log.warning("no memory for constraints' tables: masks are made on the host")
+                self._limit = 0
+        return self.packed is not None
+
     def _keep(self, kept: list[Rule]) -> None:
         """Let these be there, and no others; there is room for them."""
-        if self.packed is None:
-            self.packed = FsmTables.empty(self._limit // 4, _TABLES, self._device)
+        assert self.packed is not None
         before = self._number
         for rule in before:
             rule.there = False

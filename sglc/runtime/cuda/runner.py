@@ -149,6 +149,8 @@ class DeviceRunner:
         """Frees the weights, the pool and the graphs."""
         if self.device.type == "cuda" and self._model is not None:
             torch.cuda.synchronize(self.device)
+        if self._sampler is not None:
+            self._sampler.close()
         self._model = self._table = self._graphs = None
         self._pools = self._inputs = self.drawn = torch.empty(0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from sglc import grammar
 from sglc.grammar.canonical import Canonical
 from sglc.kernels.follow_tokens import follow_tokens_torch
-from sglc.kernels.fsm import DEAD, packed_size
+from sglc.kernels.fsm import DEAD, FsmTables, packed_size
 from sglc.kernels.row_masks import MaskRows, row_masks_torch
 from sglc.runtime.cuda.device_tables import DeviceTables, _of
 from sglc.runtime.rules import Rule, Rules
@@ -73,3 +74,19 @@ def test_tables_that_come_and_go(turns: list[set[int]], limit: int) -> None:
         if tables.packed is not None:
             assert memory in (None, tables.packed.words.data_ptr())
             memory = tables.packed.words.data_ptr()
+
+
+def test_a_device_without_memory_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No step fails for it: the host's masks are used, and nothing is tried again."""
+    asked = []
+
+    def none(*size: object) -> FsmTables:
+        asked.append(size)
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(FsmTables, "empty", none)
+    rules, tables = made(), DeviceTables(WORDS, torch.device("cpu"))
+    for rule in rules:
+        tables.hold([rule, None])
+    assert tables.packed is None and not any(rule.there for rule in rules)
+    assert len(asked) == 1
