@@ -8,6 +8,7 @@ weight is cut to fill all processors once or twice.
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from importlib.resources import files
 from math import prod
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 
 from sglc.kernels.cuda_program import CudaKernel, available, matrix_map
+
+_log = logging.getLogger("sglc.kernels")
 
 _SPAN = 64  # columns of a stage, as in the source
 _MEMORY = 226 * 1024  # that stages may have
@@ -66,14 +69,23 @@ def _kernel(kind: torch.dtype, config: GatedGemmConfig, gelu: bool,
 
 def takes(x: Tensor, weight: Tensor) -> bool:
     """Whether `gated_gemm` computes this product here."""
-    return len(x) > 0 and x.is_cuda and x.dtype in _KINDS and x.shape[1] % 8 == 0 \
-        and weight.shape[0] % 16 == 0 and _usable(x.device.index or 0)
+    return len(x) > 0 and x.is_cuda and x.dtype in _KINDS and x.dtype is weight.dtype \
+        and x.shape[1] % 8 == 0 and weight.shape[0] % 16 == 0 \
+        and _usable(x.dtype, x.device.index or 0)
 
 
 @cache
-def _usable(device: int) -> bool:
-    return torch.version.hip is None and available() \
-        and torch.cuda.get_device_capability(device) == (9, 0)
+def _usable(kind: torch.dtype, device: int) -> bool:
+    """Whether the device is one that it is for, and what it takes to compile and load is there."""
+    if torch.version.hip is not None or not available() \
+            or torch.cuda.get_device_capability(device) != (9, 0):
+        return False
+    try:
+        _kernel(kind, GatedGemmConfig(128, 224, 2), False, device)
+    except RuntimeError as error:  # a compiler, say, that is newer than the driver
+        _log.warning("products with a gate take cuBLAS: %s", error)
+        return False
+    return True
 
 
 def gated_gemm(x: Tensor, weight: Tensor, gelu: bool = False,

@@ -19,6 +19,7 @@ from sglc.kernels.gated_gemm_cuda import (
 )
 from tests.kernels.triton.places import close
 
+OTHER = {torch.bfloat16: torch.float16, torch.float16: torch.bfloat16}
 CONFIGS = [GatedGemmConfig(128, columns, across) for columns in (112, 128, 224, 256)
            for across in (1, 2)] + [GatedGemmConfig(256, 112, 1, 2), GatedGemmConfig(256, 128)]
 
@@ -44,6 +45,25 @@ def test_the_shape_it_was_made_for() -> None:
     """Two full rounds of 132 processors at 256 rows of a Llama 3.1 8B, one at 128."""
     assert gated_gemm_config(256, 14336, 132) == GatedGemmConfig(128, 224, 2)
     assert gated_gemm_config(128, 14336, 132) == GatedGemmConfig(128, 224, 1)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_kernel_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, broken: bool,
+                                      caplog: pytest.LogCaptureFixture) -> None:
+    """Products go on without it, and it is said once."""
+    def made(*what: object) -> tuple[None, int]:
+        if broken:
+            raise RuntimeError("the driver is too old")
+        return None, 66
+
+    monkeypatch.setattr(gated_gemm_cuda, "available", lambda: True)
+    monkeypatch.setattr(gated_gemm_cuda, "_kernel", made)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    device = 1000 + broken  # nobody has asked for it
+    for _ in range(3):
+        assert gated_gemm_cuda._usable(torch.bfloat16, device) is not broken
+    assert [r.message for r in caplog.records] == [
+        "products with a gate take cuBLAS: the driver is too old"] * broken
 
 
 def test_not_on_a_cpu() -> None:
@@ -81,7 +101,8 @@ def test_against_float32(dtype: torch.dtype) -> None:
         weight = random(2 * outs, width, dtype=dtype) / width**0.5
         for rows in (1, 17, 128, 129, 255, 300, 1100):
             x = random(rows, width, dtype=dtype)
-            assert takes(x, weight)
+            assert takes(x, weight) and not takes(x.float(), weight)
+            assert not takes(x, weight.to(OTHER[dtype]))
             for gelu in (False, True):
                 exact = fused_linear_torch(x.float(), weight.float(), gated=True, gelu=gelu)
                 results = [gated_gemm(x, weight, gelu, config) for config in CONFIGS]

@@ -206,18 +206,28 @@ def test_a_failed_step_ends_what_ran_and_no_more() -> None:
         core.check()
 
 
+def in_parts(end: str) -> Request:
+    """A prompt that takes several steps of 8 tokens."""
+    return request("a prompt of more than forty tokens, read in " + end, max_tokens=9,
+                   temperature=0.0, ignore_eos=True)
+
+
+def nothing_is_left(core: EngineCore) -> None:
+    """Of a step that came to nothing: the same prompt, and one that begins like it, are right."""
+    core.wait_idle()
+    core.check()
+    for end in ("parts", "pieces"):
+        (got,) = ask(core, [in_parts(end)])
+        agree(in_parts(end), got, 512)
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("fails", [2, 3, 5, 6, 7])
 def test_a_step_that_never_ran_leaves_nothing_behind(policy: str, fails: int) -> None:
     """Nobody reads KV that was to be written by a step that could not be launched."""
-    def asked(more: str) -> Request:
-        return request("a prompt of more than forty tokens, read in " + more, max_tokens=9,
-                       temperature=0.0, ignore_eos=True)
-
     with late(policy=policy, max_batch_tokens=8) as core:
         later = core.runner.later  # type: ignore[attr-defined]
-        steps: list[Step] = []
-        start = later.start
+        start, steps = later.start, list[Step]()
 
         def refusing(step: Step) -> Flight:
             steps.append(step)
@@ -226,28 +236,19 @@ def test_a_step_that_never_ran_leaves_nothing_behind(policy: str, fails: int) ->
             return start(step)
 
         later.start = refusing
-        (broken,) = ask(core, [asked("parts")])
+        (broken,) = ask(core, [in_parts("parts")])
         assert broken.error is not None and broken.error.code == "SGLC503"
-        core.wait_idle()
-        core.check()
-        for more in ("parts", "pieces"):
-            (got,) = ask(core, [asked(more)])
-            agree(asked(more), got, 512)
+        nothing_is_left(core)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("fails", [1, 2, 3, 5, 6, 7])
 def test_cancelled_in_a_step_that_then_fails(policy: str, fails: int) -> None:
     """What that step was to write is not kept for others, though the rest of the row is."""
-    def asked(more: str) -> Request:
-        return request("a prompt of more than forty tokens, read in " + more, max_tokens=9,
-                       temperature=0.0, ignore_eos=True)
-
     with late(policy=policy, max_batch_tokens=8) as core:
         later = core.runner.later  # type: ignore[attr-defined]
-        first = asked("parts")
-        lost: list[Flight] = []
-        steps: list[Step] = []
+        first = in_parts("parts")
+        lost, steps = list[Flight](), list[Step]()
         start, finish = later.start, later.finish
 
         def losing(step: Step) -> Flight:
@@ -267,11 +268,7 @@ def test_cancelled_in_a_step_that_then_fails(policy: str, fails: int) -> None:
         (broken,) = ask(core, [first])
         assert broken.error is not None and broken.error.code in ("SGLC503", "SGLC506")
         assert lost
-        core.wait_idle()
-        core.check()
-        for more in ("parts", "pieces"):
-            (got,) = ask(core, [asked(more)])
-            agree(asked(more), got, 512)
+        nothing_is_left(core)
 
 
 @pytest.mark.parametrize("radix", [True, False])
