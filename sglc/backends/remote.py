@@ -12,13 +12,15 @@ import base64
 import threading
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from time import monotonic
 from typing import Any
 
 from sglc.backends.api.asking import Answer, Ask, Choice, Reply, api_error
 from sglc.backends.api.capabilities import Capabilities
 from sglc.backends.api.target import ApiBackend
+from sglc.backends.cuts import Cut
+from sglc.backends.daemons import DaemonPool
 from sglc.backends.http_json import HttpJson
 from sglc.backends.sent_rows import Most
 from sglc.backends.templates import registry
@@ -64,7 +66,7 @@ class RuntimeEndpoint(ApiBackend):
         template: Any = chat_template_name or _template_said(info)
         if template is None:
             template = registry.by_model_path(info["model_path"])
-        self._pool = ThreadPoolExecutor(max_concurrent, thread_name_prefix="sglc-remote")
+        self._pool = DaemonPool(max_concurrent, "sglc-remote")
         self._closed = threading.Event()
         special = tuple(info.get("special_tokens") or ())
         own = () if chat_template_name is not None else (
@@ -84,6 +86,8 @@ class RuntimeEndpoint(ApiBackend):
 
         def send() -> None:
             for future, body in zip(futures, bodies, strict=True):
+                if self._closed.is_set():
+                    return
                 if future.set_running_or_notify_cancel():
                     try:
                         future.set_result(self._send_program(body))
@@ -147,7 +151,7 @@ class _Generate:
     far as it tells.
     """
 
-    def __init__(self, http: HttpJson, pool: ThreadPoolExecutor, name: str,
+    def __init__(self, http: HttpJson, pool: Executor, name: str,
                  special: tuple[str, ...] = ()) -> None:
         self.http = http
         self._special = special
@@ -178,7 +182,7 @@ class _Generate:
         if on_text is None or ask.n > 1:
             found = await self._call(body)
         else:
-            found = await self._in_pool(lambda: self._stream(body, on_text))
+            found = await self._in_pool(lambda cut: self._stream(body, on_text, cut))
         rows = found if isinstance(found, list) else [found]
         if not rows or not all(isinstance(r, dict) and "text" in r for r in rows):
             raise api_error(f"{self.can.name} gave no text")
@@ -187,9 +191,10 @@ class _Generate:
                      metas[0].get("prompt_tokens") or 0, metas[0].get("cached_tokens") or 0,
                      sum(m.get("completion_tokens") or 0 for m in metas))
 
-    def _stream(self, body: Mapping[str, Any], on_text: Callable[[str], None]) -> Any:
+    def _stream(self, body: Mapping[str, Any], on_text: Callable[[str], None],
+                cut: Cut) -> Any:
         sent, last = 0, None
-        for last in self.http.events("/generate", {**body, "stream": True}):
+        for last in self.http.events("/generate", {**body, "stream": True}, cut):
             if piece := last["text"][sent:]:
                 sent += len(piece)
                 on_text(piece)
@@ -245,10 +250,16 @@ class _Generate:
         return out
 
     async def _call(self, body: Mapping[str, Any]) -> Any:
-        return await self._in_pool(lambda: self.http.call("POST", "/generate", body))
+        return await self._in_pool(lambda cut: self.http.call("POST", "/generate", body, cut))
 
-    async def _in_pool(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+    async def _in_pool(self, work: Callable[[Cut], Any]) -> Any:
+        """What a call gives, made in a thread; a cancellation ends it there and on the server."""
+        cut = self.http.cut()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, cut)
+        except asyncio.CancelledError:
+            cut.make()
+            raise
 
     def problem(self, error: Exception) -> ApiError:
         return api_error(f"the answer of {self.can.name} could not be read", error,

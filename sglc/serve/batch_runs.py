@@ -10,11 +10,12 @@ import argparse
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
+from sglc.backends.daemons import DaemonPool
 from sglc.backends.http_json import HttpJson
 from sglc.errors import ApiError, Cancelled, LanguageError, SglcError
 from sglc.serve.batch_rows import RequestRow
@@ -81,7 +82,7 @@ def run_requests(http: HttpJson, rows: Sequence[RequestRow], left: Sequence[int]
                  concurrency: int, note: Note) -> None:
     """Send the rows of these numbers; `note` is called in this thread.  Raises ApiError if the
     server cannot go on."""
-    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="sglc-batch")
+    pool = DaemonPool(concurrency, "sglc-batch")
     stop = threading.Event()
     under_way: set[Future[tuple[int, bool, Any]]] = set()
     try:
