@@ -45,6 +45,7 @@ class EngineLoop:
         self._wake = threading.Condition(self._lock)
         self._rest = threading.Condition(self._lock)
         self._inbox: list[Request] = []
+        self._owed: dict[Request, None] = {}  # taken in, and not answered
         self._arrivals = 0
         self._thread: threading.Thread | None = None
         self._idle = True
@@ -148,12 +149,23 @@ class EngineLoop:
     # -- the thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._turns()
+        try:
+            self._turns()
+        except Exception as error:
+            _log.critical("the engine failed for good", exc_info=error)
+        self._end()
+
+    def _end(self) -> None:
+        """Answer everybody, and close the model."""
         with self._lock:
-            for request in self._inbox:
-                self._answer_error(request, _stopped())
+            self._closing = True
+            self._owed.update(dict.fromkeys(self._inbox))
             self._inbox = []
-            self.scheduler.fail_all(_stopped)
+            try:
+                self.scheduler.fail_all(_stopped)
+            except Exception as error:
+                _log.error("the engine's last requests failed", exc_info=error)
+            self._answer_owed(_stopped())
         self._tell()
         with self._lock:
             self._closed = True
@@ -213,6 +225,7 @@ class EngineLoop:
     def _admit(self) -> None:
         """Take in what was submitted, and end what was cancelled."""
         inbox, self._inbox = self._inbox, []
+        self._owed.update(dict.fromkeys(inbox))
         for request in inbox:
             if request.cancelled:
                 self._answer_error(request, _cancelled())
@@ -279,22 +292,32 @@ class EngineLoop:
             return  # nobody asked for it
         if self._recording is not None:
             self._recording.left(seq)
-        result: Result | None = seq.result(self._admission.table)
+        result = seq.result(self._admission.table)
         if seq.group is not None:
-            assert result is not None
-            result = seq.group.ended(seq.number, result)
-            if result is None:
+            whole = seq.group.ended(seq.number, result)
+            if whole is None:
                 return
+            result = whole
         if request.on_text is not None and seq.watcher is not None and result.error is None:
             text = seq.watcher.rest(result.text)
             if text:
                 self._events.append((request.on_text, text))
-        self._events.append((request.on_done, result))
+        self._answer(request, result)
+
+    def _answer(self, request: Request, result: Result) -> None:
+        """Its one answer: a second one, of a scheduler that failed meanwhile, is none."""
+        if request in self._owed:
+            del self._owed[request]
+            self._events.append((request.on_done, result))
 
     def _answer_error(self, request: Request, error: SglcError) -> None:
         self.scheduler.used(request)
-        self._events.append((request.on_done, Result(
-            finish_reason="abort", prompt_tokens=len(request.ids), error=error)))
+        self._answer(request, _aborted(request, error))
+
+    def _answer_owed(self, error: SglcError) -> None:
+        """End whatever is left, without a look at the scheduler."""
+        for request in list(self._owed):
+            self._answer(request, _aborted(request, error))
 
     def _tell(self) -> None:
         """Run the callbacks that are due, without the lock."""
@@ -312,12 +335,8 @@ class EngineLoop:
     def _panic(self, error: Exception) -> None:
         """The engine's own state may be broken: fail everything and start from nothing."""
         _log.error("the engine failed and starts anew", exc_info=error)
-        old = self.scheduler
-        old.counters.failed += 1
-        for seq in [*old.running, *[entry[2] for entry in old.waiting]]:
-            if not seq.finished:
-                seq.fail(_failed(error))
-                self._leave(seq)
+        self.scheduler.counters.failed += 1
+        self._answer_owed(_failed(error))
         self._renew()
 
     def _renew(self) -> None:
@@ -327,6 +346,10 @@ class EngineLoop:
         self.scheduler.counters = counters
         self._global = self.scheduler.tree.new_root()
         self._spaces = {space: self.scheduler.tree.new_root() for space in self._spaces}
+
+
+def _aborted(request: Request, error: SglcError) -> Result:
+    return Result(finish_reason="abort", prompt_tokens=len(request.ids), error=error)
 
 
 def _stopped() -> EngineError:

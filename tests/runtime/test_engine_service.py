@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import weakref
+from array import array
 
 import pytest
 
@@ -175,6 +176,47 @@ def test_a_defect_of_the_engine_hangs_nobody():
         one = request("x", max_tokens=2)
         agree(one, ask(core, [one])[0])
         core.check()
+
+
+@pytest.mark.parametrize(("owner", "method"), [
+    ("loop", "_members"), ("scheduler", "add"), ("scheduler", "_others"), ("tree", "insert"),
+    ("scheduler", "ended")])
+@pytest.mark.parametrize("at", [0, 2])
+def test_nor_do_those_that_it_had_in_hand(owner, method, at):
+    """Requests that were just taken in, that are about to be answered, or that stand for several
+    sequences."""
+    with engine() as core:
+        loop = core._loop
+        place = {"loop": loop, "scheduler": loop.scheduler, "tree": loop.scheduler.tree}[owner]
+        real, calls = getattr(place, method), 0
+
+        def failing(*args, **more):
+            nonlocal calls
+            calls += 1
+            if calls == at + 1:
+                raise ZeroDivisionError
+            return real(*args, **more)
+
+        setattr(place, method, failing)
+        asked = [request(f"hello {i}", max_tokens=8) for i in range(4)]
+        for i in range(2):
+            several = request(f"choose {i}", "score")
+            several.choices = (array("q", [97, 98]), array("q", [120, 121, 122]))
+            asked.append(several)
+        errors = [r.error for r in ask(core, asked)]
+        assert any(errors) and all(e is None or e.diagnostic.code == "SGLC503" for e in errors)
+        one = request("again", max_tokens=3)
+        agree(one, ask(core, [one])[0])
+        core.check()
+
+
+def test_an_engine_that_cannot_start_anew_says_so():
+    with engine() as core:
+        core._loop.scheduler.complete = core._loop._renew = None
+        for _ in range(2):
+            answers = ask(core, [request("x", max_tokens=2), request("y", max_tokens=2)])
+            assert [r.error.diagnostic.code for r in answers] == ["SGLC503"] * 2
+        assert core.wait_idle(5)
 
 
 @pytest.mark.parametrize("radix", [True, False])
