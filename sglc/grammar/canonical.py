@@ -90,11 +90,10 @@ class Canonical:
             data = data[:error.start]  # all but the beginning of a character
             text = data.decode()
         pieces = self._pieces(text, data, len(before))
-        for token, _ in pieces:
-            state = constraint.advance(state, token) if token < self._size else None
-            if state is None:
-                return []
-        if not pieces:
+        if not pieces or any(token >= self._size for token, _ in pieces):
+            return []
+        state = _after(constraint, state, [token for token, _ in pieces])
+        if state is None:
             return []
         tail = data[max(len(before), len(data) - self._longest + 1):]
         border = self._borders.get(
@@ -178,3 +177,15 @@ class Canonical:
                         return True
                     todo.append((child, after))
         return False
+
+
+def _after(constraint: Any, state: Any, tokens: list[int]) -> Any:
+    """The constraint's state after these tokens, None where it does not allow them."""
+    together = getattr(constraint, "advance_all", None)
+    if together is not None:
+        return together(state, tokens)
+    for token in tokens:
+        state = constraint.advance(state, token)
+        if state is None:
+            return None
+    return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from array import array
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from sglc import grammar
 from sglc.backends.hash_model import open_tokenizer
 from sglc.errors import GrammarError
 from sglc.grammar.canonical import Canonical
+from sglc.grammar.fsm import FsmConstraint
 from sglc.runtime.engine import EngineCore
 from sglc.runtime.hash_model import HashRunner
 from sglc.runtime.request import Request, Result, SamplingParams
@@ -344,3 +346,26 @@ def test_a_real_model_says_the_same(
                 assert gap(other.core, asked, a.ids, b.ids) < 1e-3, (a.text, b.text)
                 ties += 1
         assert ties <= prompts // 10
+
+
+def test_many_forced_bytes_are_read_a_part_at_a_time() -> None:
+    """A request for a few tokens does not hold up the engine's thread for thousands, and the
+    tokens are the text's."""
+    tokenizer = open_tokenizer("small")
+    text = " ".join([f"the {i} <answer>é漢 is\n" for i in range(3000)])
+    constraint = grammar.compile(regex=re.escape(text[:50_000]), tokenizer=tokenizer)
+    assert not isinstance(constraint, FsmConstraint)  # it is too large for one
+    began = time.monotonic()
+    read = Canonical.of(tokenizer, tokenizer.vocab_size).first(constraint)
+    assert time.monotonic() - began < 0.5  # all of it took 3 s
+    whole = tokenizer.encode(text)
+    assert len(read) > 300 and list(read) == whole[:len(read)]
+    made = []
+    for jumps in ("safe", "off"):
+        with EngineCore(HashRunner(tokenizer.vocab_size, tokenizer), tokenizer, kv_tokens=4096,
+                        jump_forward=jumps) as core:
+            found, = ask(core, [Request("generate", array("q", [1]), print, SamplingParams(
+                max_tokens=1500), 3, constraint)])
+        assert found.error is None and text.startswith(found.text.rstrip("\ufffd"))
+        made.append(found.ids)
+    assert made[0] == made[1] and list(made[0][:len(read)]) == whole[:len(read)]
