@@ -104,19 +104,27 @@ class StopWatcher:
         if self._trim:
             if self._patterns:
                 return ""
-            held = 0
-            for stop in self._stops:
-                for n in range(min(len(stop) - 1, safe - self._skip), held, -1):
-                    if data.endswith(stop[:n]):
-                        held = n
-                        break
-            safe -= held
+            safe -= self._held(safe - self._skip)
         if safe <= self._sent_bytes:
             return ""
         text = self._stream_decoder.decode(bytes(data[self._sent_bytes:safe]))
         self._sent_bytes = safe
         self._sent_chars += len(text)
         return text
+
+    def _held(self, most: int) -> int:
+        """How many of the last bytes, up to `most`, may be the beginning of a stop string."""
+        held, data = 0, self._data
+        if most <= 0:
+            return 0
+        for stop in self._stops:
+            n = min(len(stop) - 1, most)
+            while n > held:  # only those that end alike: all took 0.3 ms a token for long stops
+                n = stop.rfind(data[-1], held, n) + 1
+                if n > held and data.endswith(stop[:n]):
+                    held = n
+                n -= 1
+        return held
 
     def rest(self, text: str) -> str:
         """What of the generation's final text has not been streamed."""

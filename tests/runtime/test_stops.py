@@ -60,6 +60,22 @@ def test_streams_hold_back_what_may_still_change():
     assert sent == ["a", "", "E", "é", "", "", "EN"]
 
 
+@settings(max_examples=200, deadline=None)
+@given(text=st.text("abc", max_size=12), skip=st.sampled_from([0, 2]),
+       stop=st.lists(st.text("abc", min_size=1, max_size=6), max_size=3))
+def test_what_is_held_back_is_the_longest_beginning_of_a_stop(text, skip, stop):
+    watcher = StopWatcher(TOKENIZER.byte_table, stop, skip=skip)
+    sent = ""
+    for i, token in enumerate(text.encode(), 1):
+        if watcher.push(token) is not None:
+            break
+        sent += watcher.ready()
+        seen = text[skip:i]
+        held = max([n for s in stop for n in range(len(s)) if seen.endswith(s[:n])], default=0)
+        assert sent == seen[:len(seen) - held]
+    assert StopWatcher(TOKENIZER.byte_table, stop, skip=skip).ready() == ""
+
+
 def test_a_character_cut_by_tokens_is_left_over_whole():
     _, found = watch([97, 0xC3, TOKENIZER.extra.index(b"\xa9x") + 258], "x")
     assert (found[-1].kept, found[-1].leftover) == (1, "é")
