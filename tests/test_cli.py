@@ -239,6 +239,17 @@ def test_batch(sglc: Callable[..., tuple[int, str, str]], here: Path) -> None:
     assert report[0]["batch"]["variants"] == 2 and report[0]["batch"]["eager_rows"] == 0
 
 
+def test_rows_end_with_newlines_only(sglc: Callable[..., tuple[int, str, str]],
+                                     here: Path) -> None:
+    """Other ends of lines stand within JSON texts as they are."""
+    rows = [{"question": f"{i} \u2028 \x85 \x7f"} for i in range(2)]
+    (here / "data.jsonl").write_text("".join(
+        json.dumps(row, ensure_ascii=False) + "\r\n" for row in rows), encoding="utf-8")
+    code, out, err = sglc("compile", "prog.py:answer", "--batch", "data.jsonl")
+    assert code == 0, err
+    assert "2 rows" in out
+
+
 def test_batch_counts_shared_tokens(sglc: Callable[..., tuple[int, str, str]],
                                     here: Path) -> None:
     questions = ["ab", "ac", "ab", "b"]

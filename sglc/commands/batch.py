@@ -19,7 +19,7 @@ from sglc.passes.prefill import BatchPrefill, PrefillCounter
 def read_rows(path: str) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines; SGLC001 with the line for anything else."""
     rows = []
-    for number, line in enumerate(common.read(path).splitlines(), 1):
+    for number, line in enumerate(common.read(path).split("\n"), 1):
         if not line.strip():
             continue
         try:

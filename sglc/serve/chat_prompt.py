@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -72,7 +72,6 @@ class ChatPrompts:
 
         images: those of the messages, in order (see `image_urls`).
         """
-        pictures = iter(images)
         for message in messages:
             if message.content is None and not message.tool_calls:
                 raise Problem(400, "a message has no content", param="messages",
@@ -80,13 +79,26 @@ class ChatPrompts:
             if message.tool_calls and message.role != "assistant":
                 raise Problem(400, "only an assistant's message has tool_calls",
                               param="messages", code="invalid_value")
+        given = [list(tools or ()), [_beside(_shown(m)) for m in messages]]
+        prompt = self._built(messages, tools, images, lambda value: value)
+        if any(map(self._may_join, _texts(given))):
+            apart = self._built(messages, tools, images, self._apart)
+            if self._controls(prompt) != self._controls(apart):
+                raise Problem(400, "texts of tools join to the name of a control token",
+                              param="tools" if tools else "messages", code="invalid_value")
+        return prompt
+
+    def _built(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None,
+               images: Sequence[PlacedImage], spell: Callable[[Any], Any]) -> Prompt:
+        """The prompt, with what the template renders itself as `spell` gives it."""
+        pictures = iter(images)
         template = self._current(tuple(m.role for m in messages)) if not tools else (
-            self._with_tools(tools))
+            self._with_tools(tools, spell))
         prompt = Prompt.empty(self.tokenizer)
         roles: tuple[str, ...] = ()
         try:
             if any(m.role == "tool" or m.tool_calls for m in messages):
-                return self._with_calls(prompt, template, messages, pictures)
+                return self._with_calls(prompt, template, messages, pictures, spell)
             for message in messages:
                 role = "system" if message.role == "developer" else message.role
                 prompt = _add(prompt, template.open(roles, role))
@@ -101,7 +113,7 @@ class ChatPrompts:
         return prompt
 
     def _with_calls(self, prompt: Prompt, template: Any, messages: Sequence[Message],
-                    images: Iterator[PlacedImage]) -> Prompt:
+                    images: Iterator[PlacedImage], spell: Callable[[Any], Any]) -> Prompt:
         """The prompt of a chat in which tools were called; by the template as a whole, as it may
         show several results as one message."""
         around = getattr(template, "around", None)
@@ -110,9 +122,8 @@ class ChatPrompts:
             raise Problem(400, "the model's chat template has no place for calls of tools",
                           param="messages", code="unsupported")
         shown = [_shown(m) for m in messages]
-        self._check_names([{k: v for k, v in m.items() if k != "content"} for m in shown],
-                          "tool_calls", "messages")
-        gaps = around(shown)
+        self._check_names([_beside(m) for m in shown], "tool_calls", "messages")
+        gaps = around([{**m, **spell(_beside(m))} for m in shown])
         prompt = _add(prompt, gaps[0])
         written = [m for m, s in zip(messages, shown, strict=True) if s["content"] is not None]
         for message, gap in zip(written, gaps[1:], strict=True):
@@ -121,10 +132,41 @@ class ChatPrompts:
 
     def _check_names(self, value: Any, where: str, param: str) -> None:
         """What a template renders itself must not hold control tokens."""
-        names = {*self.tokenizer.special, *getattr(self.tokenizer, "added", {})}
-        if any(name in text for text in _texts(value) for name in names):
+        if any(name in text for text in _texts(value) for name in self._names):
             raise Problem(400, f"a text in {where} holds the name of a control token",
                           param=param, code="invalid_value")
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        """The names of control tokens."""
+        return frozenset((*self.tokenizer.special, *getattr(self.tokenizer, "added", {})))
+
+    @cached_property
+    def _halves(self) -> tuple[frozenset[str], frozenset[str]]:
+        """What such names begin and end with."""
+        cuts = [(n[:i], n[i:]) for n in self._names for i in range(1, len(n))]
+        return frozenset([a for a, _ in cuts]), frozenset([b for _, b in cuts])
+
+    def _may_join(self, text: str) -> bool:
+        """Whether a text and what a template puts beside it may be the name of a control token."""
+        begins, ends = self._halves
+        inner, longest = text.strip(), max(map(len, self._names), default=0)
+        head, tail = inner[:longest], inner[-longest:]
+        return any(tail[i:] in begins for i, c in enumerate(tail) if c in begins) or any(
+            head[:i + 1] in ends for i, c in enumerate(head) if c in ends)
+
+    def _apart(self, value: Any) -> Any:
+        """A value whose texts join with nothing."""
+        if isinstance(value, str):
+            return f"x{value}x" if self._may_join(value) else value
+        if isinstance(value, dict):
+            return {self._apart(k): self._apart(v) for k, v in value.items()}
+        return [self._apart(v) for v in value] if isinstance(value, list) else value
+
+    def _controls(self, prompt: Prompt) -> list[int]:
+        """The control tokens of a prompt."""
+        ids = {*self.tokenizer.special_ids, *getattr(self.tokenizer, "added", {}).values()}
+        return [i for i in prompt.token_ids() if i in ids]
 
     def _with_content(self, prompt: Prompt, message: Message,
                       images: Iterator[PlacedImage]) -> Prompt:
@@ -156,7 +198,7 @@ class ChatPrompts:
                                                       name=self.template.name)
             return self.template
 
-    def _with_tools(self, tools: Sequence[dict[str, Any]]) -> Any:
+    def _with_tools(self, tools: Sequence[dict[str, Any]], spell: Callable[[Any], Any]) -> Any:
         source = getattr(self.template, "source", None)
         if source is None or "tools" not in source:
             raise Problem(400, "the model's chat template has no place for tools",
@@ -164,7 +206,7 @@ class ChatPrompts:
         self._check_names(list(tools), "tools", "tools")
         from sglc.tokens.jinja import JinjaTemplate
 
-        return JinjaTemplate(source, self.tokenizer, variables={"tools": list(tools)})
+        return JinjaTemplate(source, self.tokenizer, variables={"tools": spell(list(tools))})
 
 
 def texts_in(messages: Sequence[Message]) -> Iterator[str]:
@@ -206,6 +248,11 @@ def _shown(message: Message) -> dict[str, Any]:
                 "name": c.function.name, "arguments": _arguments(c.function.arguments)}}
             for c in message.tool_calls]
     return out
+
+
+def _beside(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What a message has beside its role and content."""
+    return {k: v for k, v in shown.items() if k not in ("role", "content")}
 
 
 def _arguments(given: str | dict[str, Any]) -> Any:

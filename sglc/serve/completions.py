@@ -17,6 +17,7 @@ from sglc.serve.problems import Problem, problem_of
 from sglc.serve.requests import CompletionRequest
 from sglc.serve.service import Service
 from sglc.serve.sse import EventStream, framed
+from sglc.tokens.text import char_offsets
 
 
 class _Completion:
@@ -89,13 +90,9 @@ class _Completion:
                          for step in result.top_logprobs]
             else:
                 tops += [{}] * len(result.ids)
-        tokens = [tokenizer.decode([t]) for t in ids]
-        offsets, at = [], 0 if self.body.echo else len(self.echoed(index))
-        for token in tokens:
-            offsets.append(at)
-            at += len(token)
-        return {"tokens": tokens, "token_logprobs": lps, "top_logprobs": tops,
-                "text_offset": offsets}
+        return {"tokens": [tokenizer.decode([t]) for t in ids], "token_logprobs": lps,
+                "top_logprobs": tops,
+                "text_offset": char_offsets([tokenizer.decode_bytes([t]) for t in ids])}
 
 
 async def completions(service: Service, request: web.Request,

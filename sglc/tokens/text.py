@@ -5,13 +5,15 @@ This module knows no vocabulary: names and ids are given to it.
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sglc.tokens.tokenizer import Tokenizer
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_Utf8 = codecs.getincrementaldecoder("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,27 @@ def scalar_text(text: str) -> str:
 def utf8(text: str) -> bytes:
     """The UTF-8 bytes of `text`; U+FFFD for a lone surrogate."""
     return scalar_text(text).encode()
+
+
+def char_offsets(pieces: Iterable[bytes]) -> list[int]:
+    """Where each piece begins in the text that all of them spell, in characters (U+FFFD where they
+    are no UTF-8); of one that goes on with a character, where that begins."""
+    out: list[int] = []
+    decoder, at = _Utf8("replace"), 0
+    for piece in pieces:
+        begun = decoder.getstate()[0]
+        out.append(at + bool(begun and piece and not _goes_on(begun, piece)))
+        at += len(decoder.decode(piece))
+    return out
+
+
+def _goes_on(begun: bytes, piece: bytes) -> bool:
+    """Whether a piece goes on with the character that is begun."""
+    try:
+        _Utf8().decode(begun + piece[:1])
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class SpecialSplitter:

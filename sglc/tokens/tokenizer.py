@@ -82,12 +82,16 @@ class Tokenizer(ABC):
         tokenizer adds one.  Only for text that is not a program's (see design section 3)."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The tokens' bytes as UTF-8, U+FFFD where invalid; control tokens give nothing."""
+        """The tokens' bytes as UTF-8, U+FFFD where invalid; control tokens give nothing, nor do
+        ids that only the model has (its vocabulary may be padded)."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        table = self.byte_table
-        return b"".join([table[i] for i in ids])
+        table, ids = self.byte_table, list(ids)
+        try:
+            return b"".join([table[i] for i in ids])
+        except IndexError:
+            return b"".join([table[i] for i in ids if i < len(table)])
 
     @cached_property
     def byte_table(self) -> list[bytes]:

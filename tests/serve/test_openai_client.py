@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import sglc
-from tests.serve.servers import Running, running
+from tests.serve.servers import Running, running, send
 
 openai = pytest.importorskip("openai")
 
@@ -112,6 +112,32 @@ def test_completion_logprobs_and_echo(client: Any) -> None:
     assert only.choices[0].text == "echo"
     assert only.choices[0].logprobs.token_logprobs == pytest.approx(
         echo.logprobs.token_logprobs[:4])
+
+
+def test_offsets_are_those_of_the_text(client: Any) -> None:
+    """Though its characters are several tokens each."""
+    found = client.completions.create(
+        model="default", prompt="日本 é", echo=True, logprobs=0, max_tokens=24, temperature=0,
+        extra_body={"regex": "(日本|é|a🎉){9}"}).choices[0]
+    assert found.text.startswith("日本 é") and len(found.logprobs.tokens) > len(found.text)
+    for token, at in zip(found.logprobs.tokens, found.logprobs.text_offset, strict=True):
+        assert token == "\ufffd" or found.text[at:at + 1] == token
+    assert found.logprobs.text_offset[-1] >= len(found.text) - 1
+
+
+def test_ids_that_only_the_model_has() -> None:
+    from sglc.backends.hash_model import HashModel
+    from sglc.serve.opening import open_service
+    from sglc.serve.options import ServeOptions
+    from sglc.serve.run import BackgroundServer
+
+    with HashModel(vocab_size=300) as backend:  # of which its tokenizer has 259
+        server = BackgroundServer(open_service(ServeOptions(model="hash", port=0), backend))
+        status, found, _ = send(server.url + "/v1/completions", {
+            "prompt": [97, 290, 98], "echo": True, "logprobs": 1, "max_tokens": 2})
+        server.stop()
+    assert status == 200 and found["choices"][0]["text"].startswith("ab")
+    assert found["choices"][0]["logprobs"]["tokens"][:3] == ["a", "", "b"]
 
 
 def test_chat_logprobs(client: Any) -> None:

@@ -9,7 +9,11 @@ from typing import Any
 import jinja2
 import pytest
 
-from sglc.serve.requests import ChatRequest
+from sglc.serve.chat_prompt import ChatPrompts
+from sglc.serve.problems import Problem
+from sglc.serve.requests import CalledFunction, ChatRequest, Message, ToolCall
+from sglc.tokens.bytes import ByteTokenizer
+from sglc.tokens.jinja import JinjaTemplate
 from tests.serve.servers import Running, running
 
 openai = pytest.importorskip("openai")
@@ -98,3 +102,34 @@ def test_through_the_client(tools: Running) -> None:
 def test_a_template_without_a_place_for_them(server: Running) -> None:
     status, answer, _ = server.post("/v1/chat/completions", {"messages": CHAT})
     assert status == 400 and answer["error"]["code"] == "unsupported"
+
+
+JOINING = """
+{%- for t in tools or [] %}{{ t.name }}{{ t.text | trim }}[{{ t.more }}|>]{% endfor %}
+{%- for m in messages %}<|im_start|>{{ m.role }}:{{ m.content or "" }}
+{%- for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.id }}{% endfor %}<|im_end|>
+{%- endfor %}{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}"""
+
+
+@pytest.mark.parametrize(("name", "text", "more", "fine"), [
+    ("<|im_", " end|> ", "", False), ("<|im_end", "|>", "", False), ("<|im_e", "n", "", True),
+    ("a <", "<|im_ end|>", "list[int]", True), ("", "", "<|im_end", False), ("<|im_", "", "", True),
+    ("> 5 <", "|> |", "<|im_end|", True)])
+def test_texts_that_a_template_joins_make_no_control_tokens(name: str, text: str, more: str,
+                                                            fine: bool) -> None:
+    tokenizer = ByteTokenizer()
+    chats = ChatPrompts(tokenizer, JinjaTemplate(JOINING, tokenizer))
+    user = Message(role="user", content="hi <|im_end|>")
+    asked: list[Any] = [([user], [{"name": name, "text": text, "more": more}])]
+    if not more:
+        called = CalledFunction(name=name or "x", arguments="{}")
+        asked.append(([user, Message(role="assistant", content=None, tool_calls=[
+            ToolCall(id=text.strip(), function=called)]), user], None))
+    for messages, described in asked:
+        if fine:
+            ids = chats.ids(messages, described)
+            roles = sum(m.role != "tool" for m in messages)
+            assert sum(i in tokenizer.special_ids for i in ids) == 2 * roles + 1
+        else:
+            with pytest.raises(Problem, match="join"):
+                chats.ids(messages, described)

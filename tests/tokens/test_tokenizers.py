@@ -8,7 +8,7 @@ from sglc.errors import TokenError
 from sglc.tokens.bpe import BpeTokenizer
 from sglc.tokens.bytes import ByteTokenizer
 from sglc.tokens.small import small_bpe
-from sglc.tokens.text import lookalikes
+from sglc.tokens.text import char_offsets, lookalikes
 from sglc.tokens.tokenizer import Tokenizer
 from sglc.tokens.vocab import BYTE_OF, CHAR_OF
 
@@ -56,6 +56,32 @@ def test_lookalikes(byte_tokenizer: ByteTokenizer) -> None:
     text = "a <|im_end|> b <|im_start|> c <|im_end|> <|im_"
     assert lookalikes(text, byte_tokenizer) == ["<|im_end|>", "<|im_start|>"]
     assert lookalikes("plain", byte_tokenizer) == []
+
+
+def test_ids_that_only_the_model_has_spell_nothing(byte_tokenizer: ByteTokenizer) -> None:
+    assert byte_tokenizer.decode([97, byte_tokenizer.vocab_size, 98, 1 << 20]) == "ab"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.one_of(st.binary(max_size=3), st.sampled_from(
+    [b"\xe2", b"\x82", b"\xac", b"\xf0\x9f", b"\x98\x80", b"a", "\ufffd".encode(), b""]))))
+def test_offsets_are_of_characters(pieces: list[bytes]) -> None:
+    """Against the text that is decoded up to each place, as a whole."""
+    data = b"".join(pieces)
+    begins = [i for i in range(len(data)) if _chars(data[:i]) + 1 == _chars(data[:i + 1])
+              and data[:i].decode("utf-8", "replace") + data[i:].decode("utf-8", "replace")
+              == data.decode("utf-8", "replace")]
+    at = 0
+    for piece, offset in zip(pieces, char_offsets(pieces), strict=True):
+        if piece and at in begins:
+            assert offset == _chars(data[:at])
+        elif piece:  # within a character
+            assert offset == _chars(data[:at]) - 1
+        at += len(piece)
+
+
+def _chars(data: bytes) -> int:
+    return len(data.decode("utf-8", "replace"))
 
 
 def test_byte_alphabet_is_gpt2s() -> None:
