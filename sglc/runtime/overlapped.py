@@ -44,7 +44,7 @@ class OverlappedLoop(EngineLoop):
     def _turns(self) -> None:
         flight: Flight | None = None
         while True:
-            step = None
+            step, lost = None, None
             with self._lock:
                 while not (flight or self._inbox or self.scheduler.busy or self._closing):
                     self._idle = True
@@ -61,8 +61,10 @@ class OverlappedLoop(EngineLoop):
                         step = self.scheduler.prepare(ahead=True)
                 except Exception as error:
                     self._panic(error)
-                    flight = None
+                    lost, flight = flight, None
             self._tell()
+            if lost is not None:  # what it writes to is still in its hands
+                self._settle(lost)
             flight = self._turn(flight, step)
             self._tell()
         if flight is not None:

@@ -271,6 +271,39 @@ def test_cancelled_in_a_step_that_then_fails(policy: str, fails: int) -> None:
         nothing_is_left(core)
 
 
+@pytest.mark.parametrize("at", [1, 2, 5])
+def test_a_defect_while_a_step_runs(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Everybody is answered, and nothing else runs before that step is over."""
+    with late() as core:
+        later, scheduler = core.runner.later, core._loop.scheduler  # type: ignore[attr-defined]
+        start, finish, assume = later.start, later.finish, scheduler.assume
+        under_way, calls = list[int](), list[int]()
+
+        def starting(step: Step) -> Flight:
+            assert len(under_way) <= 1  # the one before it, at most
+            under_way.append(step.number)
+            return start(step)
+
+        def finishing(flight: Flight) -> Outcome:
+            under_way.remove(flight.step.number)
+            return finish(flight)
+
+        def assuming(*args: object) -> bool:
+            calls.append(1)
+            if len(calls) == at:
+                raise RuntimeError("a defect")
+            return assume(*args)
+
+        later.start, later.finish = starting, finishing
+        monkeypatch.setattr(scheduler, "assume", assuming)
+        broken = ask(core, [request(f"number {i}: ", max_tokens=20, ignore_eos=True)
+                            for i in range(3)])
+        assert [r.error.code for r in broken if r.error] == ["SGLC503"] * 3
+        core.wait_idle()
+        assert not under_way and core._loop.scheduler is not scheduler
+        nothing_is_left(core)
+
+
 @pytest.mark.parametrize("radix", [True, False])
 def test_cancelled_while_a_step_runs(radix: bool) -> None:
     with late(radix_cache=radix) as core:
