@@ -91,7 +91,7 @@ class Chat:
                 said += piece
                 print(piece, end="", flush=True)
         except KeyboardInterrupt:
-            state._run.cancel(cancelled_error())
+            state.cancel(cancelled_error())
         except SglcError as error:
             print(f"\n{error}", file=sys.stderr)
             return  # as if the question had not been asked

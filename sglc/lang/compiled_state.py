@@ -170,7 +170,7 @@ def open_stream(job: Job, names: tuple[Any, ...], condition: threading.Condition
             sinks[name].push(piece)
 
     def close(error: BaseException | None) -> None:
-        for sink in sinks.values():
-            sink.close(error)
+        for name, sink in sinks.items():  # a variable may be complete all the same: see text_iter
+            sink.close(error if name is ROOT else None)
 
     return TextStream(job.code, push, close), sinks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,8 +32,8 @@ AFTERWARDS = (-1,)  # the path of what is appended to a state after its run
 class EagerState(PromptSurface, ProgramState):
     """A prompt and its variables.  Appending never waits for the model; reading does."""
 
-    __slots__ = ("_body", "_body_error", "_calls", "_cells", "_forks", "_path", "_returned",
-                 "_roles", "_run", "_strand")
+    __slots__ = ("_body_error", "_calls", "_cells", "_forks", "_path", "_returned", "_roles",
+                 "_run", "_strand")
 
     def __init__(self, run: Run, path: tuple[int, ...] = (), strand: Strand | None = None,
                  cells: dict[str | None, Cell] | None = None,
@@ -47,7 +46,6 @@ class EagerState(PromptSurface, ProgramState):
         self._calls = 0  # gens and selects so far
         self._forks = 0
         self._body_error: BaseException | None = None
-        self._body: threading.Event | None = None  # set when a body on its own thread is through
         self._returned: Any = None
 
     @property
@@ -56,10 +54,8 @@ class EagerState(PromptSurface, ProgramState):
 
     @property
     def ret_value(self) -> Any:  # type: ignore[override]
-        """What the body returned (waits for it, when streaming)."""
-        if self._body is not None:
-            self._body.wait()
-            self._raise_body_error()
+        """What the body returned; raises what it raised."""
+        self.raise_body_error()
         return self._returned
 
     def go_on(self) -> None:
@@ -72,9 +68,14 @@ class EagerState(PromptSurface, ProgramState):
         if isinstance(part, str):
             self._strand.append(part)
         elif isinstance(part, Gen):
-            self._strand.gen(part, self._next_path(), self._cell(part.name))
+            cell = self._cell()
+            self._strand.gen(part, self._next_path(), cell)
+            self._define(part.name, cell)  # only if it was accepted: readers wait for it
         elif isinstance(part, Select):
-            self._strand.select(part.choices, part.method, self._select_cell(part.name))
+            cell = self._cell()
+            self._next_path()
+            self._strand.select(part.choices, part.method, cell)
+            self._define(part.name, cell)
         elif isinstance(part, RoleBegin):
             pieces = self._run.target.template.open(self._roles.begin(part.role), part.role)
             self._strand.append_pieces(pieces)
@@ -100,15 +101,9 @@ class EagerState(PromptSurface, ProgramState):
         self._calls += 1
         return path
 
-    def _cell(self, name: str | None) -> Cell:
+    def _cell(self) -> Cell:
         sink = Sink(self._run.condition) if self._run.streaming else None
-        cell = Cell(self._run.condition, sink)
-        self._define(name, cell)
-        return cell
-
-    def _select_cell(self, name: str | None) -> Cell:
-        self._next_path()
-        return self._cell(name)
+        return Cell(self._run.condition, sink)
 
     def _define(self, name: str | None, cell: Cell) -> None:
         with self._run.condition:
@@ -129,8 +124,9 @@ class EagerState(PromptSurface, ProgramState):
         begin: list[Prompt] = []
         self._strand.put(lambda me: begin.append(me.prompt))  # type: ignore[func-returns-value]
         yield self
-        cell = self._cell(name)
+        cell = self._cell()
         self._strand.snapshot(lambda me: me.prompt.text_since(begin[0]), cell)
+        self._define(name, cell)
 
     # -- forks ----------------------------------------------------------------------------
     def fork(self, size: int = 1, position_ids_offset: Any = None, *,
@@ -161,13 +157,14 @@ class EagerState(PromptSurface, ProgramState):
         """The value; one of a schema as the text it is made of."""
         cell = self._cells.get(name)
         if cell is None:
-            self._raise_body_error()
+            self.raise_body_error()
             raise unknown_variable(name, list(self._cells))
         return cell.settle(timeout)
 
     def get_meta_info(self, name: str | None, timeout: float | None = None) -> Any:
         cell = self._cells.get(name)
         if cell is None:
+            self.raise_body_error()
             return None
         cell.settle(timeout)
         return cell.meta
@@ -188,6 +185,7 @@ class EagerState(PromptSurface, ProgramState):
 
     def sync(self) -> None:
         self._take(lambda me: None)
+        self.raise_body_error()
 
     def error(self) -> BaseException | None:
         if self._body_error is not None:
@@ -201,7 +199,7 @@ class EagerState(PromptSurface, ProgramState):
     def variable_names(self) -> list[Any]:
         return list(self._cells)
 
-    def _raise_body_error(self) -> None:
+    def raise_body_error(self) -> None:
         if self._body_error is not None:
             raise self._body_error
 
@@ -219,7 +217,7 @@ class EagerState(PromptSurface, ProgramState):
                 lambda: var_name in self._cells or run.stream.closed)  # type: ignore[union-attr]
         cell = self._cells.get(var_name)
         if cell is None:
-            self._raise_body_error()
+            self.raise_body_error()
             raise unknown_variable(var_name, list(self._cells))
         if cell.sink is None:
             yield spelled(cell.settle())

@@ -17,6 +17,7 @@ from sglc.lang.calling import CallSignature
 from sglc.lang.cells import Sink
 from sglc.lang.eager import EagerState
 from sglc.lang.strand import Run, Strand
+from sglc.lang.streamed_state import StreamedState
 from sglc.progress import Progress
 
 
@@ -38,7 +39,7 @@ def cancelled_error() -> Cancelled:
 
 def start(signature: CallSignature, values: dict[str, Any], target: Any, options: RunOptions,
           seed: int, *, row: int = 0, stream: bool = False,
-          batch: Mapping[str, int] | None = None) -> EagerState:
+          batch: Mapping[str, int] | None = None) -> EagerState | StreamedState:
     """Run the body; the state comes back while its gens may still run.
 
     With `stream` the body runs on a thread of its own.  Raises what the body raises, unless
@@ -52,7 +53,7 @@ def start(signature: CallSignature, values: dict[str, Any], target: Any, options
         return state
     run.stream = Sink(run.condition)
     state = EagerState(run)
-    done = state._body = threading.Event()
+    done = threading.Event()
 
     def body() -> None:
         try:
@@ -64,13 +65,10 @@ def start(signature: CallSignature, values: dict[str, Any], target: Any, options
             done.set()
             strand, sink = state._strand, run.stream
             assert sink is not None
-            if state._body_error is not None:
-                sink.close(state._body_error)
-            else:
-                strand.put(lambda me: sink.close(me.error))
+            strand.put(lambda me: sink.close(state._body_error or me.error))
 
     threading.Thread(target=body, name="sglc-body", daemon=True).start()
-    return state
+    return StreamedState(state, done)
 
 
 def execute(signature: CallSignature, state: EagerState, values: dict[str, Any],

@@ -58,7 +58,7 @@ def test_ctrl_c_ends_an_answer_and_frees_its_memory(monkeypatch: pytest.MonkeyPa
             pieces = state.text_iter("answer")
 
             class Answer:
-                _run = state._run
+                cancel = staticmethod(state.cancel)
 
                 def text_iter(self, name: str) -> Any:
                     yield next(pieces)
