@@ -110,6 +110,7 @@ class Program:
         """`run`; inside the body of another program, a call that shares that run's settings."""
         frame = eager_run.FRAME.get()
         if frame is None:
+            self._refuse_host_call()
             return self.run(*args, **kwargs)
         values, sampling, _ = self.signature.split(kwargs, batch=False)
         options = frame.run.options
@@ -117,6 +118,21 @@ class Program:
             options = replace(run_options(sampling),
                               num_api_spec_tokens=options.num_api_spec_tokens)
         return eager_run.nested(frame, self.signature, self.signature.bind(args, values), options)
+
+    def _refuse_host_call(self) -> None:
+        """TraceError if Python that the compiler did not trace into calls this program: the call
+        belongs to the run then, and the run cannot know of it."""
+        from sglc.trace.hosts import REFUSED
+
+        refused = REFUSED.get()
+        if refused is not None:
+            refused.append(TraceError(
+                "SGLC112", f"the program {self.name} is called by Python that is not traced",
+                why="the compiler did not see that the call would be made",
+                fixes=("call it in the body of the program, by its name",
+                       'run the outer program with mode="eager"',
+                       f"{self.name}.run(...) for a run of its own")))
+            raise refused[-1]
 
     async def arun(self, *args: Any, **kwargs: Any) -> ProgramState:
         """`run`, awaiting its end without blocking the event loop."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from sglc.collector import collection_paused
 from sglc.config import RunOptions
-from sglc.errors import SglcWarning, TailNotTraced, TraceError
+from sglc.errors import SglcError, SglcWarning, TailNotTraced, TraceError
 from sglc.lang import eager_run
 from sglc.lang.calling import Controls
 from sglc.lang.compiled_state import CompiledState, open_stream
@@ -83,17 +83,19 @@ class VariantCache:
         """Start one run; None if it must run eagerly.
 
         Host calls run on this thread, and the run comes back when they are through; with
-        `stream` they have a thread of their own.
+        `stream` they have a thread of their own, and a program with breaks runs eagerly.
         """
         variant = self.variant(values)
         if self.broken(variant):
             return None
+        assert variant.trace is not None
+        if stream and variant.trace.breaks:
+            return None  # nothing that was streamed can be taken back, should the rest not trace
         space = backend.new_space()
         hosts = HostQueue()
         batch = self.program.settings.batch_texts([values])
         plan = dispatcher_of(backend)
         job = self.job(variant, values, backend, options, seed, 1, space, hosts.put, batch, plan)
-        assert variant.trace is not None
 
         def on_end(instance: Instance) -> None:
             backend.drop_space(space)
@@ -164,8 +166,12 @@ class VariantCache:
             given = arguments(values)
             key = (v, lowered[v].rounds(given))
             if key not in jobs:
-                jobs[key] = self.job(v, values, backend, options, seed, counts[v], space,
-                                     pool.put, batch, plan)
+                try:
+                    jobs[key] = self.job(v, values, backend, options, seed, counts[v], space,
+                                         pool.put, batch, plan)
+                except SglcError:  # a constraint that cannot be: the row says so, run eagerly
+                    eager.append(i)
+                    continue
                 instances[key] = []
             instance = Instance(jobs[key], numbers[i], given, lambda _, i=i: ended.put(i))
             instances[key].append(instance)

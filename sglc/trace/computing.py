@@ -12,10 +12,11 @@ from typing import Any
 
 from sglc.ir import compute, types
 from sglc.ir.module import Lit, Value
-from sglc.trace.breaks import NotMergeable
+from sglc.runtime.copies import plain_copy
+from sglc.trace.breaks import NotMergeable, PathEnd
 from sglc.trace.frozen import Frozen
 from sglc.trace.guards import MISSING, Guard, Recipe, snapshot
-from sglc.trace.hosts import describe_iterable, is_end, next_or_end
+from sglc.trace.hosts import changed_size, describe_iterable, is_end, next_or_end
 from sglc.trace.outside import OutsideReads, type_of
 from sglc.trace.sequences import Seq
 from sglc.trace.symbols import Sym, contains_symbol
@@ -272,7 +273,7 @@ class Computing(OutsideReads):
         if not isinstance(value, Sym):
             return value
         if value.recipe is None:
-            return self.fact(what, same, value)
+            return self.fact(what, plain_copy, value)  # it may be changed before it is used again
         if value.example is MISSING:
             raise self.need(value, what)
         example = value.example
@@ -312,11 +313,8 @@ class Computing(OutsideReads):
 
     def _run_time_elements(self, value: Sym) -> Iterator[Any]:
         kind, n = self.fact("the number of items", describe_iterable, value)
-        if kind == "seq":
-            items = self.host("list", list, value)
-            for i in range(n):
-                yield self.host("character" if value.is_text else "getitem", operator.getitem,
-                                items, i)
+        if kind != "lazy":
+            yield from self._counted_elements(value, kind, n)
             return
         iterator = self.host("iter", iter, value)
         while True:
@@ -324,6 +322,21 @@ class Computing(OutsideReads):
             if self.fact("whether there is another item", is_end, item):
                 return
             yield item
+
+    def _counted_elements(self, value: Sym, kind: str, n: int) -> Iterator[Any]:
+        """The `n` items there are; what the loop changes is gone through as Python does."""
+        items = value if kind == "list" else self.host("list", list, value)
+        i, seen = 0, self.changes
+        while i < n:
+            yield self.host("character" if value.is_text else "getitem", operator.getitem, items, i)
+            i += 1
+            if kind == "seq" or self.changes == seen:
+                continue
+            before, n = n, self.fact("the number of items", len, value, guess=n, ends=True)
+            seen = self.changes
+            if kind == "sized" and n != before:
+                self.host("raise", changed_size, value)
+                raise PathEnd
 
     def _assume(self, recipe: Recipe) -> int:
         what = describe(recipe)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sglc.lang.expressions import Expr
+from sglc.trace.bound_methods import VIEWS, owner_of
 from sglc.trace.breaks import NotMergeable
 from sglc.trace.computing import same
 from sglc.trace.hosts import dict_of, sequence_of, set_of, unpacked
@@ -58,12 +59,18 @@ class Containers(ABC):
         handed = self.session.handed
         if not handed:
             return value
+        if type(value) in VIEWS and id(owner := owner_of(value)) in handed:
+            name = VIEWS[type(value)]
+            return self.session.host(name, getattr(dict, name), owner)
         found = handed.get(id(value))
         return value if found is None else found[1]
 
     # -- handing over ---------------------------------------------------------------------
     def hand(self, value: Any) -> None:
-        """Make a container of the body real, and those inside it."""
+        """Make a container of the body real, those inside it, and what a method is bound to."""
+        owner = owner_of(value)
+        if owner is not None:
+            value = owner
         if type(value) is tuple:
             for part in value:
                 self.hand(part)
@@ -95,6 +102,7 @@ class Containers(ABC):
     def _handed_over(self, value: Any, references: int) -> None:
         """references: what sys.getrefcount says if only what holds the value refers to it: 2."""
         if type(value) not in (*OWN, tuple):
+            self.hand(value)  # it may be a method of one
             return
         if references > 2 and type(value) is not tuple:
             self.hand(value)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from sglc.ir.module import Value
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Frozen:
-    """A list, tuple or dict from outside (an argument, a global), or of run-time values.
+    """A list, tuple, dict or set from outside (an argument, a global), or of run-time values.
 
     Reading it is tracing; changing it is a host call on the real object.  operand: the IR value
     that is the real object, for an argument; argument: how to get at it from the arguments;
@@ -55,10 +56,13 @@ class Frozen:
         return bool(self._now())
 
     def __iter__(self) -> Iterator[Any]:
-        i = 0
+        i, n = 0, len(self._now())
         while i < len(self._now()):  # as Python's own iterator: the list may change meanwhile
             yield (self.elements if self.names is None else self.names)[i]
             i += 1
+            if self.kind in (dict, set) and len(self._now()) != n:
+                raise self.session.broken("SGLC111", f"{self.what} changes its size in a loop over "
+                                                     "it", raises=True)
 
     def __getitem__(self, key: Any) -> Any:
         elements = self._now()
@@ -108,10 +112,12 @@ class Frozen:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if self.names is not None and name in ("keys", "values", "items", "get"):
+        if self.names is not None and name in _VIEWS:
+            return MethodType(_VIEWS[name], self)
+        if self.names is not None and name == "get":
+            return self._get
+        if name in ("index", "count") and self.kind in (list, tuple):
             return getattr(self, "_" + name)
-        if name in ("index", "count") and self.names is None:
-            return getattr(list(self._now()), name)
         if not hasattr(self.kind, name):
             raise self.session.broken("SGLC111", f"{self.what} has no attribute {name!r}",
                                       raises=True)
@@ -120,6 +126,12 @@ class Frozen:
                 "SGLC113", f"the method .{name}() of {self.what} may change it",
                 fixes=("work on a copy: list(...) or dict(...)",))
         return HostMethod(self, name)
+
+    def _index(self, *args: Any) -> int:
+        return list(self._now()).index(*args)
+
+    def _count(self, value: Any) -> int:
+        return list(self._now()).count(value)
 
     def _keys(self) -> list[Any]:
         self._now()
@@ -136,6 +148,22 @@ class Frozen:
         if isinstance(key, Sym) and key.recipe is None:
             return self.session.host("get", dict.get, self, key, default)
         return self[key] if key in self else default
+
+
+def keys(table: Frozen) -> Any:
+    return dict(table._items()).keys()
+
+
+def values(table: Frozen) -> Any:
+    return dict(table._items()).values()
+
+
+def items(table: Frozen) -> Any:
+    return dict(table._items()).items()
+
+
+_VIEWS = {"keys": keys, "values": values, "items": items}
+"""Methods of a dict from outside that give views, as their texts show."""
 
 
 class HostMethod:

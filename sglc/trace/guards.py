@@ -45,9 +45,7 @@ class Guard:
             value = evaluate(self.recipe, values)
         except Exception:
             return False
-        if self.expected is MISSING:
-            return True
-        return type(value) is type(self.expected) and bool(value == self.expected)
+        return self.expected is MISSING or alike(value, self.expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +70,18 @@ class OutsideGuard:
         if not self.by_value:
             return value is self.expected
         return snapshot(value) == self.expected
+
+
+def alike(value: Any, expected: Any) -> bool:
+    """Whether values are equal, of the same types, and written alike (0.0 and -0.0 are not)."""
+    if type(value) is not type(expected):
+        return False
+    if isinstance(value, (str, int)):
+        return bool(value == expected)
+    try:
+        return bool(snapshot(value) == snapshot(expected))
+    except TypeError:
+        return bool(value == expected)
 
 
 def shape(value: Any) -> Any:
@@ -111,14 +121,18 @@ def loose_shape(value: Any) -> Any:
 
 
 def snapshot(value: Any) -> Any:
-    """A deep immutable copy of plain data (type names included); TypeError for anything else."""
+    """A deep immutable copy of plain data (type names included); TypeError for anything else.
+
+    Floats are as they are written: 0.0 and -0.0 differ, and nan is nan.  Sets are in their order:
+    a loop over two that are equal may differ.
+    """
     kind = type(value)
-    if value is None or kind in (str, int, float, bool, bytes):
+    if kind is float:
+        return ("float", repr(value))
+    if value is None or kind in (str, int, bool, bytes):
         return (kind.__name__, value)
-    if kind in (list, tuple):
+    if kind in (list, tuple, set, frozenset):
         return (kind.__name__, *map(snapshot, value))
-    if kind in (set, frozenset):
-        return (kind.__name__, frozenset(map(snapshot, value)))
     if kind is dict:
         return ("dict", *((snapshot(k), snapshot(v)) for k, v in value.items()))
     raise TypeError(f"{kind.__name__} is not plain data")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sglc.errors import Place
 from sglc.ir import compute, types
 from sglc.lang.expressions import Expr
+from sglc.trace.bound_methods import only_looks, owner_of
 from sglc.trace.breaks import GraphBreak
 from sglc.trace.choosing import choose
 from sglc.trace.containers import run_time_symbol
@@ -27,8 +28,8 @@ from sglc.trace.frozen import Frozen, HostMethod
 from sglc.trace.functions import is_module
 from sglc.trace.hosts import FromOutside, ReadState
 from sglc.trace.hosts import call as call_value
-from sglc.trace.operators import CONTAINERS, Operators, kind_of, run_time, traced
-from sglc.trace.outline import bound, run_outlined
+from sglc.trace.operators import CONTAINERS, Operators, kind_of, outside_set, run_time, traced
+from sglc.trace.outline import Outlined, bound, run_outlined
 from sglc.trace.primitives import (
     PRIMITIVES,
     TAKES_PARAMETERS,
@@ -60,10 +61,17 @@ _PURE = frozenset({
     *(f for f in vars(math).values() if isinstance(f, BuiltinFunctionType))})
 # Of these, the ones that go through what they are given, which may have no end.
 _CONSUMING = frozenset({all, any, dict, frozenset, list, max, min, set, sorted, sum, tuple})
+_ORDERLESS = frozenset({all, any, frozenset, len, set, sorted})
 _CHOOSING = (max, min, sorted)
 _PYTHON_TYPES = {"text": str, "choice": str, "int": int, "float": float, "bool": bool}
 _FRAMES = frozenset({sys._getframe, inspect.currentframe, inspect.stack})
 _NOBODY = object()  # the owner of what is no method
+
+
+def _binds(fn: Any) -> bool:
+    """Whether a call makes a program of one with some arguments fixed."""
+    return isinstance(fn, MethodType) and fn.__name__ == "bind" and hasattr(
+        type(fn.__self__), "__sglc_program__")
 
 
 class Hooks(Operators):
@@ -110,6 +118,11 @@ class Hooks(Operators):
             kwargs = {k: self.now(v) for k, v in kwargs.items()}
         if hasattr(type(fn), "__sglc_program__"):
             return tracer.call_program(fn, args, kwargs)
+        if _binds(fn):
+            if any(map(contains_symbol, kwargs.values())):
+                raise session.broken("SGLC112", "a program is made with a value of the run",
+                                     fixes=("give the value where the program is called",))
+            return fn(*args, **kwargs)
         if is_hashable(fn) and fn in PRIMITIVES:
             if fn in TAKES_PARAMETERS:
                 args, kwargs = pinned_parameters(session, fn, args, kwargs)
@@ -143,8 +156,11 @@ class Hooks(Operators):
         handed = any(traced(a) for a in (*args, *kwargs.values()))
         if isinstance(fn, FunctionType) and (handed or builds_prompts(fn)):
             return tracer.inline(fn, args, kwargs)
+        called = inspect.getattr_static(type(fn), "__call__", None)
+        if isinstance(called, FunctionType):  # an object with __call__
+            fn = MethodType(called, fn)
         method = isinstance(fn, MethodType) and isinstance(fn.__func__, FunctionType)
-        if method and (handed or builds_prompts(fn.__func__)):
+        if method and (handed or builds_prompts(fn.__func__, fn.__self__)):
             return tracer.inline(fn.__func__, (fn.__self__, *args), kwargs)
         name = getattr(fn, "__name__", None) or kind_of(fn)
         if handed or any(isinstance(a, Expr) for a in (*args, *kwargs.values())):
@@ -211,7 +227,14 @@ class Hooks(Operators):
         if any(traced(a) for a in args):
             raise session.broken("SGLC111", f"{fn.__name__}() of a prompt state")
         given = (*args, *kwargs.values())
-        if any(run_time(a) for a in given):
+        for value in given:
+            if isinstance(value, Frozen):
+                session.fresh(value)  # host calls may have changed it
+        ordered = fn not in _ORDERLESS and any(map(outside_set, given))  # only the real one is
+        if ordered or any(run_time(a) for a in given):
+            for value in given:
+                if owner_of(value) is not None and not only_looks(value):
+                    self.hand(value)
             session.immediate = True
             try:
                 return session.host(fn.__name__, fn, *args, **kwargs)
@@ -347,11 +370,21 @@ class Hooks(Operators):
             self.hand(value)
             names.append(name)
             values.append(value)
+        for name in statement.outside:
+            self._check_try(statement, name, self.fn.__globals__.get(name))
         for name in statement.closure:
             cell = self.cells[name]
+            self._check_try(statement, name, cell.cell_contents)
             names.append(name)
             values.append(FromOutside(lambda c=cell: c.cell_contents))  # type: ignore[misc]
         return self.session.host("try", run_outlined, function, tuple(names), *values)
+
+    def _check_try(self, statement: Outlined, name: str, value: Any) -> None:
+        if self.builds(value) and not is_module(value):
+            raise GraphBreak(
+                "SGLC111", f"{name}, which builds prompts, is used inside try",
+                place=Place(self.fn.__code__.co_filename, *statement.first_use(name)),
+                fixes=("move what uses it out of the try",))
 
     def local(self, get: Callable[[], Any]) -> Any:
         """A local of the body, for `branch`; UNBOUND if it is not bound."""

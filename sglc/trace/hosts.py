@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,10 @@ from sglc.errors import Place, SglcError
 from sglc.ir import compute
 from sglc.trace.guards import MISSING, Recipe, evaluate, snapshot
 from sglc.trace.outline import Reads, check_bound
+
+REFUSED: ContextVar[list[SglcError] | None] = ContextVar("sglc_refused", default=None)
+"""While this thread makes a host call: what the user's Python did in it and must not, as the
+compiler did not see it.  Errors that are raised there may be caught there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +115,25 @@ class HostCall:
         """
         args = [snapshot(evaluate(a.recipe, before)) if isinstance(a, Before)
                 else build(a, values, now) for a in self.args]
+        refused: list[SglcError] = []
+        token = REFUSED.set(refused)
         try:
-            return self.fn(*args, **{k: build(v, values, now) for k, v in self.kwargs})
+            value = self.fn(*args, **{k: build(v, values, now) for k, v in self.kwargs})
         except SglcError as e:
             e.locate(self.place)
             raise
+        finally:
+            REFUSED.reset(token)
+            if refused:
+                refused[0].locate(self.place)
+                raise refused[0]
+        return value
 
     @property
     def repeatable(self) -> bool:
         """Whether nobody can tell that the call is made again."""
         facts = getattr(self.fn, "__sglc_host__", None)
-        return self.fn in _HARMLESS or (isinstance(facts, HostFacts) and facts.pure)
+        return self.fn in HARMLESS or (isinstance(facts, HostFacts) and facts.pure)
 
     def matches(self, value: Any) -> bool:
         """Whether a check's value is the expected one."""
@@ -130,7 +143,7 @@ class HostCall:
             return False
 
 
-_HARMLESS = (operator.getitem, operator.add, len, list)
+HARMLESS = (operator.getitem, operator.add, len, list)
 
 
 def build(template: Any, values: Sequence[Any], now: Mapping[str, Any]) -> Any:
@@ -152,13 +165,22 @@ def build(template: Any, values: Sequence[Any], now: Mapping[str, Any]) -> Any:
 
 
 def describe_iterable(value: Any) -> tuple[str, int]:
-    """How a value can be gone through: ("seq", length), or ("lazy", 0) for an iterator."""
-    kinds = (list, tuple, str, dict, set, frozenset, range, bytes, type({}.keys()),
-             type({}.values()), type({}.items()))
-    if isinstance(value, kinds):
+    """How a value can be gone through: ("seq", length), ("list", length) or ("sized", length) for
+    what the loop may change, as a list or not at all, or ("lazy", 0) for an iterator."""
+    if type(value) is list:
+        return "list", len(value)
+    if isinstance(value, (dict, set, type({}.keys()), type({}.values()), type({}.items()))):
+        return "sized", len(value)
+    if isinstance(value, (list, tuple, str, frozenset, range, bytes)):
         return "seq", len(value)
     iter(value)  # the error that Python would raise
     return "lazy", 0
+
+
+def changed_size(value: Any) -> None:
+    """Python's error for a loop over what was changed in it."""
+    kind = "Set" if isinstance(value, set) else "dictionary"
+    raise RuntimeError(f"{kind} changed size during iteration")
 
 
 END = object()

@@ -11,6 +11,7 @@ from typing import Any
 from sglc.ir import types
 from sglc.lang.expressions import Expr
 from sglc.lang.prompt_surface import RoleScope
+from sglc.trace.bound_methods import VIEWS
 from sglc.trace.breaks import NotMergeable
 from sglc.trace.containers import OWN, run_time_symbol
 from sglc.trace.frozen import Frozen, HostMethod
@@ -111,7 +112,7 @@ class Operators(Functions):
             name = {"Eq": "eq", "NotEq": "ne", "Lt": "lt", "LtE": "le", "Gt": "gt",
                     "GtE": "ge"}[op]
             return session.compute(name, left, right)
-        if run_time(left) or run_time(right):
+        if run_time(left) or run_time(right) or outside_set(left) or outside_set(right):
             return session.host(op, _OPERATORS[op], left, right)
         if contains_symbol(left) or contains_symbol(right):
             left, right = (self._concrete(v, "a comparison") for v in (left, right))
@@ -133,6 +134,8 @@ class Operators(Functions):
                     return False  # None and booleans are never symbolic
                 if a is b:
                     return True
+                if isinstance(a, Frozen) and (a.read is not None or a.argument is not None):
+                    return self.session.host("is", operator.is_, left, right)  # real objects
                 raise self.session.need(a, "its identity")
         return left is right
 
@@ -145,7 +148,7 @@ class Operators(Functions):
             return item in container
         if isinstance(container, Frozen):
             container = container._keys() if container.names is not None else container._values()
-        if isinstance(container, (dict, set, frozenset)) and isinstance(item, Sym):
+        if isinstance(container, (dict, set, frozenset, *VIEWS)) and isinstance(item, Sym):
             container = list(container)
         if run_time_symbol(item) and item.type.name != "choice" and isinstance(
                 container, (list, tuple)) and not any(map(traced, container)):
@@ -338,6 +341,8 @@ class Operators(Functions):
         if any(map(run_time_symbol, (left, right))) and any(
                 type(v) in (*OWN, tuple) for v in (left, right)):
             return self.session.host(op.lower(), _BINARY[op], left, right)
+        if outside_set(left) or outside_set(right):
+            return self.session.host(op.lower(), _BINARY[op], left, right)
         return _BINARY[op](left, right)
 
     def augment(self, left: Any, op: str, right: Any) -> Any:
@@ -374,6 +379,11 @@ class Operators(Functions):
         raise self.session.broken(
             "SGLC111", f"the tracer cannot follow a with block on {kind_of(manager)}",
             fixes=("move the block into a function: its call is recorded, and made at run time",))
+
+
+def outside_set(value: Any) -> bool:
+    """Whether a value is a set from outside: what is done with it is done with the real one."""
+    return isinstance(value, Frozen) and value.kind is set
 
 
 def run_time(value: Any, depth: int = 6) -> bool:

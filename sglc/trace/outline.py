@@ -52,6 +52,7 @@ class Outlined:
                 self.stores.pop(n.name, None)
         handlers = {n.name for n in ast.walk(node) if isinstance(n, ast.ExceptHandler) and n.name}
         self.closure = tuple(n for n in loads if n in closure)
+        self.outside = tuple(n for n in loads if n in outside and n not in closure)
         self.locals = tuple(n for n in {**loads, **self.stores}
                             if (n not in outside or n in closure) and n not in handlers)
         self.stores = {n: None for n in self.stores if n not in handlers}

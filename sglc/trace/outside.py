@@ -14,9 +14,11 @@ from typing import Any
 from sglc.ir import types
 from sglc.ir.module import Lit, Operand, Value
 from sglc.runtime.copies import plain_copy
+from sglc.trace.bound_methods import owner_of
 from sglc.trace.frozen import Frozen
 from sglc.trace.guards import MISSING, OutsideGuard, Recipe, snapshot, uniform
 from sglc.trace.hosts import Before
+from sglc.trace.primitives import may_call_programs
 from sglc.trace.recording import Recording
 from sglc.trace.symbols import Sym, is_symbolic
 
@@ -52,6 +54,9 @@ class OutsideReads(Recording, ABC):
             return Frozen(self, kind, items, keys if kind is dict else None, what,
                           operand=operand if isinstance(operand, Value) else None,
                           argument=recipe)
+        if may_call_programs(example):
+            raise self.broken("SGLC112", f"{what} is a program, or a function that builds prompts",
+                              fixes=("choose it in the body, by its name",))
         return Sym(self, operand, types.ANY)  # an object: whatever is done with it is a host op
 
     def read_outside(self, name: str, read: Callable[[], Any]) -> Any:
@@ -77,10 +82,15 @@ class OutsideReads(Recording, ABC):
 
     def _frozen(self, value: Any, what: str, read: Callable[[], Any]) -> Any:
         """What the body sees of plain data from outside; `read` gives the real object."""
-        if type(value) not in (list, tuple, dict):
+        if owner_of(value) is not None:  # a method of a container, or a view: it is not the body's
+            return self.host(what.rpartition(":")[2], read)
+        if type(value) not in (list, tuple, dict, set):
             return value
-        if type(value) is tuple and not any(type(v) in (list, dict, tuple) for v in value):
+        if type(value) is tuple and not any(
+                type(v) in (list, dict, tuple, set) or owner_of(v) is not None for v in value):
             return value
+        if type(value) is set:
+            return Frozen(self, set, list(value), None, what, read=read)
         keys = list(value)
         if type(value) is not dict:
             keys = list(range(len(value)))

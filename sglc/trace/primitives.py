@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from collections.abc import Iterator
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sglc.lang import expressions
@@ -25,22 +26,58 @@ _PLAIN = frozenset({str, int, float, bool, type, type(None)})
 _SIGNATURES = {fn: inspect.signature(fn) for fn in TAKES_PARAMETERS}
 
 
-def builds_prompts(fn: FunctionType) -> bool:
-    """Whether a function mentions sglc's primitives: then it is traced, not called."""
-    names = {*fn.__code__.co_names, *fn.__code__.co_freevars}
+def builds_prompts(fn: FunctionType, owner: Any = None) -> bool:
+    """Whether a function, or one of its module that it calls, mentions sglc's primitives or a
+    program: then it is traced, not called.  owner: what it is a method of."""
+    met, left = {fn}, [fn]
+    while left:
+        for value in _mentioned(left.pop(), owner):
+            if isinstance(value, ModuleType) and value.__name__ == "sglc":
+                return True
+            if (is_hashable(value) and value in PRIMITIVES) or is_program(value):
+                return True
+            if isinstance(value, FunctionType) and value not in met and (
+                    value.__globals__ is fn.__globals__):
+                met.add(value)
+                left.append(value)
+    return False
+
+
+def is_program(value: Any) -> bool:
+    return hasattr(type(value), "__sglc_program__")
+
+
+def may_call_programs(value: Any) -> bool:
+    """Whether a value from outside is a program, or a function or method that builds prompts."""
+    if isinstance(value, MethodType) and isinstance(value.__func__, FunctionType):
+        return not is_program(value.__self__) and builds_prompts(value.__func__, value.__self__)
+    return is_program(value) or (isinstance(value, FunctionType) and builds_prompts(value))
+
+
+def _mentioned(fn: FunctionType, owner: Any) -> Iterator[Any]:
+    """The values of the globals, closure cells and attributes that a function names, inner ones
+    included, and what there is in such attributes."""
     cells = dict(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True))
-    for name in names:
+    for name in _names(fn.__code__):
         value = fn.__globals__.get(name)
         if name in cells:
             try:
                 value = cells[name].cell_contents
             except ValueError:
                 continue
-        if isinstance(value, ModuleType) and value.__name__ == "sglc":
-            return True
-        if (is_hashable(value) and value in PRIMITIVES) or hasattr(type(value), "__sglc_program__"):
-            return True
-    return False
+        yield value
+        if owner is not None:
+            attribute = inspect.getattr_static(owner, name, None)
+            yield attribute
+            if type(attribute) in (list, tuple):
+                yield from attribute
+            elif type(attribute) is dict:
+                yield from attribute.values()
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = (_names(c) for c in code.co_consts if isinstance(c, CodeType))
+    return {*code.co_names, *code.co_freevars}.union(*inner)
 
 
 def is_hashable(value: Any) -> bool:

@@ -16,11 +16,13 @@ from typing import Any
 from sglc.errors import Diagnostic, LanguageError, Place
 from sglc.ir import compute, types
 from sglc.ir.module import Attr, Lit, Op, Operand, Value
+from sglc.runtime.copies import plain_copy
 from sglc.trace.breaks import GraphBreak, NotMergeable, PathEnd
 from sglc.trace.explore import MAX_LOOP, MAX_STEPS, Recorder, endless
 from sglc.trace.frozen import Frozen
 from sglc.trace.guards import MISSING, Guard, OutsideGuard, snapshot
 from sglc.trace.hosts import (
+    HARMLESS,
     Argument,
     Built,
     FromOutside,
@@ -34,7 +36,7 @@ from sglc.trace.hosts import (
 )
 from sglc.trace.outline import Reads
 from sglc.trace.sequences import Seq
-from sglc.trace.symbols import Method, Partial, Sym, contains_symbol
+from sglc.trace.symbols import Partial, Sym, contains_symbol
 
 _RESULTS = {"as_text": types.TEXT, "format": types.TEXT, "str": types.TEXT, "repr": types.TEXT,
             "int": types.INT, "float": types.FLOAT, "isinstance": types.BOOL, "bool": types.BOOL,
@@ -56,6 +58,7 @@ class Recording:
         self.known = dict(known or {})  # what was read from outside when the run began
         self.calls: list[HostCall] = []
         self.hosts = 0
+        self.changes = 0  # how many of them may have changed something
         self.reads: dict[Value, None] = {}
         self.breaks: list[Diagnostic] = []
         self.root: Callable[[], Operand] | None = None  # the run's own prompt, as it is now
@@ -78,7 +81,7 @@ class Recording:
     def restart(self) -> None:
         self.recorder.restart()
         self.frozen_globals = {}
-        self.hosts = 0
+        self.hosts = self.changes = 0
         self.reads = {}
         self.iterators = []
         self.states = []
@@ -130,7 +133,7 @@ class Recording:
     def host(self, name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Sym:
         """Record a call to be made at run time, in order; its result as an opaque symbol."""
         result = types.ANY if name not in _RESULTS else _RESULTS[name]
-        attrs: dict[str, Attr] = {"fn": name, "ordinal": self.hosts}
+        attrs: dict[str, Attr] = {"fn": name}
         facts = getattr(fn, "__sglc_host__", None)
         if isinstance(facts, HostFacts):
             attrs.update({"pure": True} if facts.pure else {})
@@ -139,13 +142,17 @@ class Recording:
             attrs["reads"] = True
         op = self._call("prompt.host", attrs, fn, args, kwargs, (result,))
         self.hosts += 1
+        self.changes += not ("reads" in attrs or "pure" in attrs or any(
+            fn is harmless for harmless in HARMLESS))
         return Sym(self, op.results[0], result)
 
-    def fact(self, what: str, fn: Callable[..., Any], *args: Any, guess: Any = MISSING) -> Any:
+    def fact(self, what: str, fn: Callable[..., Any], *args: Any, guess: Any = MISSING,
+             ends: bool = False) -> Any:
         """Something about run-time values that the trace needs to know to go on.
 
         Known if the path has been here before it broke; a guess is checked at run time;
-        otherwise the path ends here, and goes on when the fact is known.
+        otherwise the path ends here, and goes on when the fact is known.  ends: a loop that
+        guesses comes to its end if the guesses are right.
         """
         if self.depth:
             raise NotMergeable
@@ -154,8 +161,8 @@ class Recording:
         event = self.recorder.next_event()
         given = self.recorder.given
         if event < len(given):
-            return given[event]
-        if guess is not MISSING:  # a loop that changes what it looks at would guess for ever
+            return plain_copy(given[event])  # the body may change what it gets
+        if guess is not MISSING and not ends:  # one that changes what it looks at guesses for ever
             place = self.place()
             count = self.recorder.places[place] = self.recorder.places.get(place, 0) + 1
             if count > MAX_LOOP:
@@ -180,6 +187,8 @@ class Recording:
         operands: list[Operand] = []
         templates = tuple(self._template(a, operands) for a in args)
         named = tuple((k, self._template(v, operands)) for k, v in kwargs.items())
+        if op == "prompt.host":  # only now: making the arguments may have made calls
+            attrs["ordinal"] = self.hosts
         waits = [v for v in self.reads if v not in operands]
         self.reads = {}
         recorded = self.recorder.replayed
@@ -238,7 +247,7 @@ class Recording:
             return Made(Reads, tuple(
                 Made(tuple, (k, self._template(v, operands, depth - 1)))
                 for k, v in value.values.items()))
-        if getattr(type(value), "__sglc_traced__", False) or isinstance(value, Method):
+        if getattr(type(value), "__sglc_traced__", False):
             raise self.broken("SGLC111", "a prompt state is handed to Python that is not traced")
         if type(value) in (list, tuple, set, frozenset, dict):
             if depth == 0:

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from types import FunctionType, GeneratorType
 from typing import Any
 
+from sglc.lang.expressions import Expr
+from sglc.trace.bound_methods import VIEWS, name_of, only_looks, owner_of
+from sglc.trace.hosts import Built
 from sglc.trace.loop_calls import EventLoop, await_on, call_on, close_loop
 from sglc.trace.loops import Loops
+from sglc.trace.primitives import may_call_programs
 from sglc.trace.symbols import Sym
 
-_VIEWS = (enumerate, zip, map, filter, reversed, type({}.keys()), type({}.values()),
-          type({}.items()), type(reversed([])))
+_ITERATORS = (enumerate, zip, map, filter, reversed, type(reversed([])), type(reversed({})),
+              type(reversed({}.values())), type(reversed({}.items())))
 
 
 class Session(Loops):
@@ -44,15 +48,31 @@ class Session(Loops):
             return self.handed[id(value)][1]
         if isinstance(value, FunctionType) and "__sglc__" in value.__globals__:
             return value.__globals__["__sglc__"].live(value)
-        if (isinstance(value, _VIEWS) or any(value is i for i in self.iterators)
+        if (isinstance(value, _ITERATORS) or any(value is i for i in self.iterators)
                 or (isinstance(value, GeneratorType) and "__sglc__" in value.gi_frame.f_globals)):
             raise self.broken("SGLC111", f"a {type(value).__name__} of the program is handed to "
                                          "Python that is not traced", fixes=("hand it a list",))
-        fn = getattr(value, "fn", None) if hasattr(type(value), "__sglc_program__") else None
-        if isinstance(fn, FunctionType) and "__sglc__" in fn.__globals__:
-            raise self.broken("SGLC112", f"{value.name}, a program inside the program, is used "
-                                         "in a way that cannot be traced")
+        if (owner := owner_of(value)) is not None:
+            return self._method(value, owner)
+        if isinstance(value, Expr):
+            raise self.broken("SGLC112", "a prompt expression is handed to Python that is not "
+                                         "traced", fixes=("append its parts one by one",))
+        if may_call_programs(value):
+            raise self.broken("SGLC112", f"{value.__name__}, which builds prompts, is handed to "
+                                         "Python that is not traced")
         return super()._for_host(value)
+
+    def _method(self, method: Any, owner: Any) -> Built:
+        """A bound method of the body for a host call: that of the value at run time."""
+        name = name_of(method)
+        if getattr(type(owner), "__sglc_traced__", False):
+            raise self.broken("SGLC112", f"the method .{name}() of a prompt state is handed to "
+                                         "Python that is not traced")
+        if type(owner) in (list, dict, set) and id(owner) not in self.handed and not (
+                self.immediate and only_looks(method)):
+            raise self.broken("SGLC113", f"the method .{name}() of a {type(owner).__name__} of "
+                                         "the program is handed to Python that may change it")
+        return Built(view_of(name) if type(method) in VIEWS else method_of(name), (owner,))
 
     # -- async bodies ---------------------------------------------------------------------
     def host(self, name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Sym:
@@ -79,3 +99,13 @@ class Session(Loops):
             super().host("close", close_loop, self.loop)
         self.asynchronous, self.loop = outer
         return result
+
+
+def method_of(name: str) -> Callable[[list[Any]], Any]:
+    """What gives the method of that name of the one value it gets."""
+    return lambda parts: getattr(parts[0], name)
+
+
+def view_of(name: str) -> Callable[[list[Any]], Any]:
+    """What gives the view of that name of the one dict it gets."""
+    return lambda parts: getattr(parts[0], name)()

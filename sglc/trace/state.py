@@ -21,6 +21,7 @@ from sglc.lang.expressions import (
 )
 from sglc.lang.forking import check_fork
 from sglc.lang.prompt_surface import PromptSurface, RoleTracker
+from sglc.runtime.copies import contents, plain_copy
 from sglc.runtime.typed import opened
 from sglc.trace.frozen import Frozen
 from sglc.trace.groups import LoopGroup, TraceGroup
@@ -35,9 +36,9 @@ class TraceState(PromptSurface):
     """A prompt being traced.  `observable`: its variables are those of the run's result."""
 
     __sglc_traced__ = True
-    __slots__ = ("_begin", "_calls", "_closed", "_forks", "_metas", "_observable", "_offset",
-                 "_path", "_prompt", "_read_only", "_returned", "_roles", "_session", "_shifts",
-                 "_variables")
+    __slots__ = ("_begin", "_bound", "_calls", "_closed", "_forks", "_metas", "_observable",
+                 "_offset", "_path", "_prompt", "_read_only", "_returned", "_roles", "_session",
+                 "_shifts", "_variables")
 
     def __init__(self, session: Session, prompt: Operand, path: tuple[int, ...] = (), *,
                  observable: bool = False, variables: dict[Any, Any] | None = None,
@@ -59,6 +60,8 @@ class TraceState(PromptSurface):
         self._offset: Operand | None = None  # calls beside `_calls`, known at run time
         self._shifts = tuple(shifts)  # what is added to numbers of the path, by position
         self._read_only = False
+        # What variables were bound as, by name: containers may be changed afterwards.
+        self._bound: dict[Any, tuple[Any, Any]] = {}
         session.states.append(self)
 
     # -- merging --------------------------------------------------------------------------
@@ -209,18 +212,31 @@ class TraceState(PromptSurface):
             return
         session = self._session
         session.names.setdefault(name)
+        self._bound[name] = contents(value), plain_copy(value)  # the copy keeps the items alive
         session.emit("prompt.bind", (session.operand(value) if operand is None else operand,),
                      {"name": name})
         if meta is not None:
             session.emit("prompt.meta", (meta,), {"name": name})
 
     def set_var(self, name: Any, value: Any) -> None:
-        self._define(name, type(value)(value) if type(value) in (list, dict) else value)
+        self._define(self._session.concrete(name, "the name of a variable"), value)
 
     __setitem__ = set_var
 
+    def bind_changed(self) -> None:
+        """Bind the containers that the body has changed since it set variables to them."""
+        session = self._session
+        for name, value in self._variables.items():
+            if type(value) in (list, dict) and contents(value) != self._bound[name][0]:
+                if session.dynamic:
+                    raise session.broken("SGLC113", f"the variable {name!r} changes in place")
+                value = session.handed.get(id(value), (None, value))[1]
+                session.emit("prompt.bind", (session.operand(value),), {"name": name})
+
     def var_scope(self, name: str) -> Scope:
         """The text added inside the block becomes variable `name`."""
+        name = self._session.concrete(name, "the name of a variable")
+
         def leave(begin: Any) -> None:
             span = self._session.emit("prompt.span", (begin, self._prompt), {}, (types.TEXT,))
             self._define(name, Sym(self._session, span.results[0], types.TEXT), span.results[0])
@@ -274,7 +290,7 @@ class TraceState(PromptSurface):
             assert isinstance(read.operand, Value)
             return self._samples(read.operand, value.count, types.ANY)
         self._session.read(value)
-        return type(value)(value) if type(value) in (list, dict) else value
+        return value
 
     __getitem__ = get_var
 

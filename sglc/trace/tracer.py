@@ -116,7 +116,9 @@ class Tracer:
         state = TraceState(session, root.results[0], observable=True)
         session.root = lambda: state._prompt
         try:
-            returned = self._returned(self._run(self.fn, state, values))
+            value = self._run(self.fn, state, values)
+            state.bind_changed()
+            returned = self._returned(value)
         except PathEnd:
             return state._prompt, Lit(None)
         except SglcError as e:
@@ -158,6 +160,8 @@ class Tracer:
             inspect.signature(fn, follow_wrapped=False).bind(*args, **kwargs)
         except TypeError as e:
             raise self.session.broken("SGLC111", f"{fn.__name__}(): {e}") from None
+        self.session.read_outside(f"{fn.__qualname__}:__code__@{id(fn)}",
+                                  partial(getattr, fn, "__code__"))  # a reload edits it
         defaults = (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values())
         for value in defaults if self._depth else ():  # the program's own are arguments
             if not isinstance(value, (str, int, float, bool, type(None), tuple)):
