@@ -42,7 +42,7 @@ def open_backend(args: argparse.Namespace) -> Any:
 def ride(backend: Any, tokens: int) -> None:
     """Let steps take so many tokens along."""
     backend.core.wait_idle()
-    backend.core._loop.scheduler._rides.limit = tokens
+    backend.core._loop.scheduler.builder.rides.limit = tokens
 
 
 def main() -> None:

@@ -20,10 +20,11 @@ from sglc.runtime.typed import opened, sample_text, spelled
 class CompiledState(ProgramState):
     """What `run` gives back in compiled mode.  Appending to it continues eagerly."""
 
-    __slots__ = ("_instance", "_later", "_sinks")
+    __slots__ = ("_instance", "_later", "_outputs", "_sinks")
 
     def __init__(self, instance: Instance, sinks: dict[Any, Sink] | None = None) -> None:
         self._instance = instance
+        self._outputs = instance.outputs
         self._sinks = sinks  # when streaming
         self._later: EagerState | None = None
 
@@ -34,8 +35,8 @@ class CompiledState(ProgramState):
     @property
     def ret_value(self) -> Any:  # type: ignore[override]
         """What the body returned (waits for the end)."""
-        self._instance.wait()
-        result = self._instance.result
+        self._outputs.wait()
+        result = self._outputs.result
         assert result is not None
         return result[1] if len(result) > 1 else None
 
@@ -48,9 +49,9 @@ class CompiledState(ProgramState):
     def _settled(self, name: str | None, timeout: float | None = None) -> Any:
         """The value; one of a schema as the text it is made of."""
         try:
-            return self._instance.wait_variable(name, timeout)
+            return self._outputs.wait_variable(name, timeout)
         except KeyError:
-            error = self._instance.failure()
+            error = self._outputs.failure()
             if error is not None:
                 raise error from None
             raise unknown_variable(name, self.variable_names()) from None
@@ -59,41 +60,41 @@ class CompiledState(ProgramState):
         if self._later is not None:
             return self._later.get_meta_info(name, timeout)
         try:
-            self._instance.wait_variable(name, timeout)
+            self._outputs.wait_variable(name, timeout)
         except KeyError:
-            error = self._instance.failure()
+            error = self._outputs.failure()
             if error is not None:
                 raise error from None
             return None
-        return self._instance.meta(name)
+        return self._outputs.meta(name)
 
     def text(self) -> str:
         if self._later is not None:
             return self._later.text()
-        return self._instance.prompt().text()  # type: ignore[no-any-return]
+        return self._outputs.wait_prompt().text()  # type: ignore[no-any-return]
 
     def token_ids(self) -> list[int]:
         if self._later is not None:
             return self._later.token_ids()
-        return self._instance.prompt().token_ids().tolist()  # type: ignore[no-any-return]
+        return self._outputs.wait_prompt().token_ids().tolist()  # type: ignore[no-any-return]
 
     def messages(self) -> list[dict[str, str]]:
         if self._later is not None:
             return self._later.messages()
-        self._instance.prompt()
-        return [dict(m) for _, m in sorted(self._instance.messages, key=lambda x: x[0])]
+        self._outputs.wait_prompt()
+        return [dict(m) for _, m in sorted(self._outputs.messages, key=lambda x: x[0])]
 
     def sync(self) -> None:
         if self._later is not None:
             self._later.sync()
         else:
-            self._instance.wait()
+            self._outputs.wait()
 
     def error(self) -> BaseException | None:
         if self._later is not None:
             return self._later.error()
         try:
-            self._instance.wait()
+            self._outputs.wait()
         except Exception as e:
             return e
         return None
@@ -102,8 +103,8 @@ class CompiledState(ProgramState):
         if self._later is not None:
             return self._later.variable_names()
         names = list(self._instance.job.names)
-        if self._instance.ended:
-            return [n for n in names if n in self._instance.values]
+        if self._outputs.ended:
+            return [n for n in names if n in self._outputs.values]
         return names
 
     def text_iter(self, var_name: str | None = None) -> Iterator[str]:
@@ -128,18 +129,18 @@ class CompiledState(ProgramState):
     def _continue(self) -> EagerState:
         """An eager state that goes on where this run ended."""
         if self._later is None:
-            instance = self._instance
-            instance.wait()
+            instance, outputs = self._instance, self._outputs
+            outputs.wait()
             job = instance.job
-            assert instance.result is not None
+            assert outputs.result is not None
             run = Run(job.target, job.options, job.seed, instance.row, batch=job.batch)
-            strand = Strand(run, instance.result[0])
+            strand = Strand(run, outputs.result[0])
             strand.messages = self.messages()
             later = EagerState(run, AFTERWARDS, strand,
                                roles=RoleTracker(tuple(m["role"] for m in strand.messages)))
-            for name, value in instance.values.items():
+            for name, value in outputs.values.items():
                 cell = Cell(run.condition)
-                cell.set(value, instance.meta(name))
+                cell.set(value, outputs.meta(name))
                 later._cells[name] = cell
             later._returned = self.ret_value
             self._later = later

@@ -14,7 +14,7 @@ from sglc.plan.cost import Machine, Outlook, Row, cost, outlook
 from sglc.plan.draft_calls import Setting, Told
 from sglc.plan.figures import Cost
 from sglc.runtime.calls import Outcome
-from sglc.runtime.executor import Failed
+from sglc.runtime.run_outputs import Failed
 
 
 def batch_cost(compiled: Any, batch: Iterable[Any], backend: Any, after: Sequence[Any] | None,
@@ -98,7 +98,7 @@ def outcomes(state: Any) -> dict[Any, Told] | None:
     if instance.job.events:
         return None
     told: dict[Any, Told] = {}
-    for key, value in instance._log.items():
+    for key, value in instance.log.given.items():
         if isinstance(value, Outcome):
             if value.error is None:
                 told[key] = _told(value)

@@ -104,7 +104,7 @@ class VariantCache:
         instance = Instance(job, 0, arguments(values), on_end)
         sinks = None
         if stream:
-            instance.stream, sinks = open_stream(job, variant.trace.names, instance.condition)
+            instance.stream, sinks = open_stream(job, variant.trace.names, job.condition)
         state = CompiledState(instance, sinks)
         (plan or job).start_all([instance])
         if job.code.chained:
@@ -118,7 +118,7 @@ class VariantCache:
                     hosts.drain_quietly()
                     raise
                 try:
-                    instance.wait_body()
+                    instance.outputs.wait_body()
                 except TailNotTraced as e:
                     if not self.can_restart(instance, e):
                         raise
@@ -128,7 +128,7 @@ class VariantCache:
     def can_restart(self, instance: Instance, error: TailNotTraced) -> bool:
         """Whether a run that got stuck after a break can begin again in the eager interpreter:
         its gens give the same again, and nothing else has happened.  Says so."""
-        if instance.called or self.program.settings.fullgraph:
+        if instance.host_chain.called or self.program.settings.fullgraph:
             return False
         instance.cancel(eager_run.cancelled_error())
         d = error.diagnostic
@@ -189,7 +189,7 @@ class VariantCache:
             for _ in range(len(rows) - len(eager)):
                 i = ended.get()
                 bar.step()
-                if on_row is not None and not isinstance(by_row[i].error, TailNotTraced):
+                if on_row is not None and not isinstance(by_row[i].outputs.error, TailNotTraced):
                     on_row(i, states[i])
         except BaseException as why:
             error = eager_run.cancelled_error()
@@ -202,8 +202,8 @@ class VariantCache:
             eager, stuck = [], []
         else:
             stuck = [i for i, instance in enumerate(by_row) if instance is not None
-                     and isinstance(instance.error, TailNotTraced)
-                     and self.can_restart(instance, instance.error)]
+                     and isinstance(instance.outputs.error, TailNotTraced)
+                     and self.can_restart(instance, instance.outputs.error)]
             for i, instance in enumerate(by_row):  # what got stuck for good
                 if on_row is not None and i not in stuck and isinstance(
                         getattr(instance, "error", None), TailNotTraced):

@@ -9,28 +9,21 @@ KV.  This module decides nothing about memory or order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
+from sglc.runtime.kv_cache import KvCache
 from sglc.runtime.policies.base import Policy
-from sglc.runtime.radix import RadixTree
 from sglc.runtime.sequence import Sequence
 from sglc.runtime.step import Step
 
 
 class ChunkBuilder:
-    """Adds sequences to steps.
+    """Adds sequences to steps."""
 
-    available: how many slots can be had.  take: gets that many slots.
-    """
-
-    def __init__(self, tree: RadixTree, policy: Policy, available: Callable[[], int],
-                 take: Callable[[int], np.ndarray]) -> None:
-        self._tree = tree
+    def __init__(self, kv: KvCache, policy: Policy) -> None:
+        self._kv = kv
+        self._tree = kv.tree
         self._policy = policy
-        self._available = available
-        self._take = take
 
     def advance(self, seq: Sequence, step: Step, budget: int) -> int:
         """Add what a prefilling sequence computes in this step, at most `budget` tokens;
@@ -39,7 +32,7 @@ class ChunkBuilder:
         walked = seq.pos
         used = self._cached_hidden(seq, step, budget) if seq.want < walked else 0
         if walked < seq.target and seq.want >= walked and used < budget:
-            n = min(seq.target - walked, budget - used, self._available())
+            n = min(seq.target - walked, budget - used, self._kv.available)
             if n > 0:
                 self._compute(seq, step, n)
                 used += n
@@ -54,7 +47,7 @@ class ChunkBuilder:
         """The next `n` tokens: a row, and nodes for them, now or when the step is over."""
         pos = seq.pos
         end = pos + n
-        slots = self._take(n)
+        slots = self._kv.take(n)
         context = seq.own_slots(slots)
         flat = step.add_row(seq, seq.ids[pos:end], pos, slots, context)
         prompt = max(0, min(end, seq.prompt_len) - pos)

@@ -129,7 +129,7 @@ class Dispatcher:
             out: list[Request] = []
             while self._todo:
                 entry = self._todo[-1]
-                if not entry.instance.ended:
+                if not entry.instance.outputs.ended:
                     need = entry.need or self._need(entry)
                     if not self._window.enter(need.charge, entry.groups):
                         break

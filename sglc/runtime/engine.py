@@ -177,7 +177,7 @@ class EngineCore:
         """Let `kv_peak` start anew."""
 
         def reset(scheduler: Scheduler, _: Launcher) -> None:
-            scheduler.counters.peak = scheduler.in_use
+            scheduler.counters.peak = scheduler.kv.in_use
 
         self._loop.read(reset)
 
@@ -189,15 +189,15 @@ class EngineCore:
         """A consistent snapshot, from any thread."""
 
         def read(scheduler: Scheduler, launcher: Launcher) -> Stats:
-            counters, pool = scheduler.counters, scheduler.pool
+            counters, kv = scheduler.counters, scheduler.kv
             vision = getattr(self.runner, "vision", None)
             return Stats(
                 prefill_tokens=counters.prefill, cached_tokens=counters.cached,
                 decode_tokens=counters.decode, forced_tokens=counters.forced,
                 recomputed_tokens=counters.recomputed, forward_passes=counters.passes,
-                retractions=counters.retractions, kv_free=pool.free,
-                kv_cached=scheduler.tree.cached, kv_in_use=scheduler.in_use,
-                kv_total=pool.total, kv_peak=counters.peak,
+                retractions=counters.retractions, kv_free=kv.pool.free,
+                kv_cached=kv.tree.cached, kv_in_use=kv.in_use,
+                kv_total=kv.pool.total, kv_peak=counters.peak,
                 requests=counters.requests, model_seconds=launcher.model_seconds,
                 images_encoded=0 if vision is None else vision.encoded,
                 failed_steps=counters.failed)

@@ -1,7 +1,7 @@
 """What the instances of a planned run share: code, options, model and host calls.
 
-It passes their requests on, held back for a moment while many instances start.  Running one
-instance is in `executor.py`.
+It makes their model calls, and passes the requests on, held back for a moment while many
+instances start.  Running one instance is in `executor.py`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sglc.config import RunOptions, resolve
 from sglc.errors import IRError, SglcError
-from sglc.runtime.calls import Target
+from sglc.runtime.calls import Call, Outcome, Target, gen_keys
 from sglc.runtime.dispatch import Dispatcher
-from sglc.runtime.plan_code import GenSpec, PlanCode
+from sglc.runtime.plan_code import GenSpec, PlanCode, Step
 from sglc.runtime.request import Request
 
 if TYPE_CHECKING:
@@ -108,6 +108,27 @@ class Job:
     def reader(self, spec: GenSpec) -> Any:
         """What makes a gen's text a value, None if the text is the value."""
         return None if spec.reader < 0 else self.hosts[spec.reader].fn
+
+    def start_gen(self, step: Step, prompt: Any, row: int, path: tuple[int, ...],
+                  done: Callable[[Outcome], None], on_text: Callable[[str], None] | None) -> Call:
+        """Make the model call of a gen's step; `path`: where in its run it is."""
+        index, spec = step.data
+        options, constraint = self.gens[index]
+        call: Call = self.calls.start_gen(
+            self, prompt, options, gen_keys(options, self.seed, row, path), constraint, done,
+            space=self.space, priority=(row, spec.rank, step.order), on_text=on_text,
+            reader=self.reader(spec), continues=spec.fused, rides=spec.rides,
+            bound=spec.most if self.plan is not None and not options.heal else None)
+        return call
+
+    def start_select(self, step: Step, prompt: Any, choices: Sequence[str], row: int,
+                     done: Callable[[Outcome], None]) -> Call:
+        """Make the model call of a select's step."""
+        spec = step.data
+        call: Call = self.calls.start_select(
+            self, prompt, choices, spec.method, done, space=self.space,
+            priority=(row, spec.rank, step.order), ids=spec.ids)
+        return call
 
     def start_all(self, instances: Sequence[Instance]) -> None:
         """Start instances; their first model calls reach the engine in handfuls."""

@@ -16,12 +16,14 @@ from typing import Any
 
 from sglc.errors import Cancelled, EngineError, SglcError
 from sglc.runtime.admission import Admission
+from sglc.runtime.counters import Counters
 from sglc.runtime.launch import Launcher, Outcome
 from sglc.runtime.pins import Pin
 from sglc.runtime.policies.base import Policy
 from sglc.runtime.radix import Node
 from sglc.runtime.recording import Recording
 from sglc.runtime.request import Request, Result
+from sglc.runtime.results import result_of
 from sglc.runtime.scheduler import Scheduler
 from sglc.runtime.sequence import Sequence as Running
 from sglc.runtime.step import Step
@@ -53,12 +55,12 @@ class EngineLoop:
         self._closing = False
         self._closed = False
         self._events: list[Event] = []
-        self._new_scheduler: Callable[[Policy], Scheduler] = partial(
+        self._new_scheduler: Callable[[Policy, Counters], Scheduler] = partial(
             Scheduler, kv_tokens, max_tokens, max_running, self._leave,
             max_choice_tokens=max_choice_tokens, ride_tokens=ride_tokens)
         self._policy = policy
-        self.scheduler = self._new_scheduler(policy())
-        self._global = self.scheduler.tree.new_root()
+        self.scheduler = self._new_scheduler(policy(), Counters())
+        self._global = self.scheduler.kv.tree.new_root()
         self._spaces: dict[int, Node] = {}
         self._space_count = 0
         self._drops: list[int] = []
@@ -89,7 +91,7 @@ class EngineLoop:
         with self._lock:
             self._space_count += 1
             if apart or not self._radix_cache:
-                self._spaces[self._space_count] = self.scheduler.tree.new_root()
+                self._spaces[self._space_count] = self.scheduler.kv.tree.new_root()
             return self._space_count
 
     def drop_space(self, space: int) -> None:
@@ -100,11 +102,11 @@ class EngineLoop:
 
     def flush(self) -> int:
         with self._lock:
-            return self.scheduler.flush()
+            return self.scheduler.kv.flush()
 
     def unpin(self, pin: Pin, free: bool) -> None:
         with self._lock:
-            self.scheduler.unpin(pin, free=free)
+            self.scheduler.kv.unpin(pin, free=free)
 
     def use(self, policy: Callable[[], Policy]) -> bool:
         """Schedule by another policy, from an empty cache; false, and nothing is done, while
@@ -127,8 +129,8 @@ class EngineLoop:
 
     def load(self) -> tuple[int, int]:
         with self._lock:
-            waiting = len(self.scheduler.waiting) + len(self._inbox)
-            return len(self.scheduler.running), waiting
+            queues = self.scheduler.queues
+            return len(queues.running), len(queues.waiting) + len(self._inbox)
 
     def wait_idle(self, timeout: float | None) -> bool:
         with self._lock:
@@ -247,12 +249,12 @@ class EngineLoop:
             for one in self._members(seq):
                 if one.finished:
                     if private:
-                        self.scheduler.tree.drop(one.root)
+                        self.scheduler.kv.tree.drop(one.root)
                     self.scheduler.ended(one)
                 else:
-                    self.scheduler.add(one)
+                    self.scheduler.queues.add(one)
         self._drop()
-        if self._cancels or any(s.request.cancelled for s in self.scheduler.running):
+        if self._cancels or any(s.request.cancelled for s in self.scheduler.queues.running):
             self._cancels = False
             self.scheduler.cancelled(_cancelled)
 
@@ -264,14 +266,14 @@ class EngineLoop:
         others = group.others(len(seq.ids))
         if seq.private:
             for other in others:
-                other.root = other.node = self.scheduler.tree.new_root()
+                other.root = other.node = self.scheduler.kv.tree.new_root()
         return [seq, *others]
 
     def _drop(self) -> None:
         for space in self._drops:
             root = self._spaces.pop(space, None)
             if root is not None:
-                self.scheduler.tree.drop(root)
+                self.scheduler.kv.tree.drop(root)
         self._drops.clear()
 
     def _root(self, space: int | None) -> Node:
@@ -281,7 +283,7 @@ class EngineLoop:
         if self._radix_cache:
             return self._global
         if space is None:
-            return self.scheduler.tree.new_root()
+            return self.scheduler.kv.tree.new_root()
         raise EngineError("SGLC507", f"there is no sharing space {space}")
 
     # -- answers -----------------------------------------------------------------------------
@@ -292,7 +294,7 @@ class EngineLoop:
             return  # nobody asked for it
         if self._recording is not None:
             self._recording.left(seq)
-        result = seq.result(self._admission.table)
+        result = result_of(seq, self._admission.table)
         if seq.group is not None:
             whole = seq.group.ended(seq.number, result)
             if whole is None:
@@ -311,7 +313,7 @@ class EngineLoop:
             self._events.append((request.on_done, result))
 
     def _answer_error(self, request: Request, error: SglcError) -> None:
-        self.scheduler.used(request)
+        self.scheduler.kv.used(request)
         self._answer(request, _aborted(request, error))
 
     def _answer_owed(self, error: SglcError) -> None:
@@ -341,11 +343,9 @@ class EngineLoop:
 
     def _renew(self) -> None:
         """A new scheduler: an empty pool, and the spaces that there are."""
-        counters = self.scheduler.counters
-        self.scheduler = self._new_scheduler(self._policy())
-        self.scheduler.counters = counters
-        self._global = self.scheduler.tree.new_root()
-        self._spaces = {space: self.scheduler.tree.new_root() for space in self._spaces}
+        self.scheduler = self._new_scheduler(self._policy(), self.scheduler.counters)
+        self._global = self.scheduler.kv.tree.new_root()
+        self._spaces = {space: self.scheduler.kv.tree.new_root() for space in self._spaces}
 
 
 def _aborted(request: Request, error: SglcError) -> Result:

@@ -20,7 +20,9 @@ from sglc.runtime.request import Request, Result
 
 if TYPE_CHECKING:
     from sglc.runtime.chunks import ChunkBuilder
-    from sglc.runtime.scheduler import Scheduler
+    from sglc.runtime.kv_cache import KvCache
+    from sglc.runtime.policies.base import Policy
+    from sglc.runtime.queues import Queues
     from sglc.runtime.sequence import Sequence
     from sglc.runtime.step import Step
 
@@ -62,15 +64,18 @@ class RideBuilder:
     """Adds rides to steps.
 
     limit: rides join a step while the tokens of other requests in it, and what may be wasted,
-    are no more than this; 0 takes none along.
+    are no more than this; 0 takes none along.  The other limits: see `Scheduler`.
     """
 
-    def __init__(self, scheduler: Scheduler, chunks: ChunkBuilder,
-                 walk: Callable[[Sequence, int], int], limit: int) -> None:
+    def __init__(self, kv: KvCache, queues: Queues, policy: Policy, chunks: ChunkBuilder, *,
+                 max_tokens: int, max_running: int, limit: int) -> None:
         self.limit = limit
-        self._scheduler = scheduler
+        self._kv = kv
+        self._queues = queues
+        self._policy = policy
         self._chunks = chunks
-        self._walk = walk
+        self._max_tokens = max_tokens
+        self._max_running = max_running
         self._hosts: dict[Sequence, None] = {}  # that run, and whose rides have not been read
 
     def started(self, seq: Sequence) -> None:
@@ -93,7 +98,7 @@ class RideBuilder:
                     seq, step, step.size - sizes[id(seq.request)]):
                 continue
             if not begun:
-                self._scheduler.policy.begin(self._scheduler)
+                self._policy.begin(self._queues)
                 begun = True
             del self._hosts[seq]
             for ride in seq.rides.open():  # type: ignore[union-attr]
@@ -101,21 +106,19 @@ class RideBuilder:
 
     def _is_free(self, seq: Sequence, step: Step, others: int) -> bool:
         """Whether the rides of a sequence cost next to nothing beside `others` tokens."""
-        scheduler, rides = self._scheduler, seq.rides
+        rides = seq.rides
         assert rides is not None
         return (others + rides.wasted <= self.limit
-                and rides.tokens <= min(scheduler.max_tokens - step.size, scheduler.pool.free)
-                and len(scheduler.running) + len(rides) <= scheduler.max_running)
+                and rides.tokens <= min(self._max_tokens - step.size, self._kv.pool.free)
+                and len(self._queues.running) + len(rides) <= self._max_running)
 
     def _ride(self, ride: Sequence, step: Step) -> None:
         """One ride, unless it is known or memory is promised to others."""
-        scheduler = self._scheduler
-        self._walk(ride, ride.target)
-        known, room = ride.pos, scheduler.max_tokens - step.size
-        if known == ride.target or not scheduler.policy.fits(ride, scheduler, room):
-            scheduler.tree.unlock(ride.node)
-            ride.reset()
+        self._kv.walk(ride, ride.target)
+        known, room = ride.pos, self._max_tokens - step.size
+        if known == ride.target or not self._policy.fits(ride, self._queues, room):
+            self._kv.unwalk(ride)
             return
-        scheduler.running.append(ride)
+        self._queues.running.append(ride)
         self._chunks.advance(ride, step, room)
-        scheduler.policy.started(ride, known)
+        self._policy.started(ride, known)

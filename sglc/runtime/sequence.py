@@ -1,27 +1,26 @@
-"""One request while it runs: its ids, its page table, how far it is, and how it ends.
+"""One request while it runs: its ids, its page table, how far it is, and when it ends.
 
-A sequence applies the rules that need its own history only (limits, EOS, stops, constraint,
-scores).  It knows no other sequence, no scheduler and no model.
+A sequence applies what needs its own history only (limits, EOS, stops, constraint).  It knows no
+other sequence, no scheduler and no model, and not what its request is told in the end
+(`results.py`).
 """
 
 from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Sequence as Ids
-from typing import Any
 
 import numpy as np
 
 from sglc.errors import EngineError, SglcError
 from sglc.runtime.choices import Choices
+from sglc.runtime.matcher import Matcher, Standing
 from sglc.runtime.radix import Node
-from sglc.runtime.request import FinishReason, Request, Result, SamplingParams
+from sglc.runtime.request import FinishReason, Request, SamplingParams
 from sglc.runtime.rides import Rides
 from sglc.runtime.rules import Rule, Run
 from sglc.runtime.sampler import Draw, Top
 from sglc.runtime.stops import StopMatch, StopWatcher
-from sglc.tokens.images import FIRST_ID
 
 _NO_DRAW = Draw(SamplingParams())  # of sequences that never sample
 _SLACK = 64  # room for generated tokens in a new page table
@@ -37,13 +36,12 @@ class Sequence:
     While it is decoding, `ids[pos:]` have no KV yet: the last token, and forced ones before it.
     """
 
-    __slots__ = ("ahead", "arrival", "border", "bound", "computed", "constraint", "context",
-                 "count", "decoding", "dictated", "draw", "end_ids", "ending", "error",
-                 "finished", "forced", "group", "ids", "jumps", "known", "last", "limit", "match",
-                 "matched", "node", "number", "own", "pos", "private", "prompt_len",
-                 "rank", "reason", "reports", "request", "retracted", "rides", "root", "rule",
-                 "sampled_at", "score_end", "scores", "started", "sure", "swift", "target",
-                 "tight", "want", "watcher")
+    __slots__ = ("arrival", "border", "bound", "computed", "context", "count", "decoding", "draw",
+                 "end_ids", "ending", "error", "finished", "forced", "group", "ids", "jumps",
+                 "known", "last", "limit", "match", "matched", "matcher", "node", "number", "own",
+                 "pos", "private", "prompt_len", "rank", "reason", "reports", "request",
+                 "retracted", "rides", "root", "sampled_at", "score_end", "scores", "started",
+                 "target", "tight", "want", "watcher")
 
     def __init__(self, request: Request, arrival: int, *, ids: array[int], root: Node,
                  private: bool, target: int, want: int, score_end: int, limit: int) -> None:
@@ -87,13 +85,8 @@ class Sequence:
         self.end_ids: frozenset[int] = frozenset()
         self.draw = _NO_DRAW
         self.watcher: StopWatcher | None = None
-        self.constraint: Any = None
-        self.rule: Rule | None = None
-        self.jumps = False
-        self.ahead: list[int] = []  # tokens dictated by the canonical rule, the next one last
-        self.dictated = False  # whether the last token was one of them
-        self.sure = -1  # the only token that can come next, if it is known
-        self.swift = False  # whether nothing but the constraint looks at single tokens
+        self.matcher: Matcher | None = None  # of what is constrained
+        self.jumps = False  # whether tokens without alternative are appended, not sampled
 
     def configure(self, draw: Draw, end_ids: frozenset[int],
                   watcher: StopWatcher | None) -> None:
@@ -105,19 +98,22 @@ class Sequence:
     def constrain(self, rule: Rule, jumps: bool) -> None:
         """Bind what it samples.  `jumps`: tokens without alternative are appended, not sampled.
         It may be `finished` at once, if nothing is left to sample."""
-        self.constraint = rule.constraint
-        self.rule = rule
+        swift = (jumps and rule.swift and self.watcher is None and self.draw.tally is None
+                 and not self.request.held)
+        matcher = self.matcher = Matcher(rule, self.draw, jumps=jumps, swift=swift)
         self.jumps = jumps
-        if jumps:  # else single tokens are dictated, which a device's tables do not tell
-            self.draw.rule = rule
-            self.swift = (rule.swift and self.watcher is None and self.draw.tally is None
-                          and not self.request.held)
         began, spent = time.perf_counter(), rule.clock.seconds
-        run = rule.first() if self.swift else None
-        if run is not None and self._goes_on(run, 0):
-            self._go(rule, run, 0)
-        elif not self._enter(rule, rule.constraint.start()):
-            self._jump()
+        run = None
+        if swift:
+            run = matcher.leap(None, self.ids, self.prompt_len, self.limit, self.end_ids)
+        if run is not None:
+            self._add_run(run, 0)
+        else:
+            standing = matcher.begin(self.ids, self.prompt_len)
+            if standing == "open":
+                self._jump()
+            else:
+                self._close(standing)
         if self.forced and not self.finished:
             self._refill()
         rule.clock.seconds = spent + time.perf_counter() - began  # parts of it counted themselves
@@ -178,8 +174,9 @@ class Sequence:
     @property
     def steady(self) -> bool:
         """Whether the next token can be drawn before the host knows this one."""
-        draw, rule = self.draw, self.rule
-        return draw.tally is None and (rule is None or (draw.rule is rule and rule.there))
+        draw = self.draw
+        return draw.tally is None and (
+            self.matcher is None or (draw.rule is not None and draw.rule.there))
 
     def assume(self, place: int) -> None:
         """Stand-in for a token that is still being drawn: the id -1 - `place`.  `settle` takes it
@@ -217,66 +214,38 @@ class Sequence:
         self.decoding = True
         if followed:
             return self._take(token, report, followed=True)
-        if self.swift and self.rule is not None and self._leap(self.rule, token):
-            if report is not None:
-                self.reports.append(report)
-            return self.finished
+        matcher = self.matcher
+        if matcher is not None and matcher.swift and token not in self.end_ids:
+            run = matcher.leap(token, self.ids, self.prompt_len, self.limit - self.count - 1,
+                               self.end_ids)
+            if run is not None:
+                if report is not None:
+                    self.reports.append(report)
+                return self._add_run(run, 1)
         return self._take(token, report) or (self.jumps and self._jump())
 
-    def _leap(self, rule: Rule, token: int) -> bool:
-        """Take a token and all that must follow it at once; false, and nothing is done, if it
-        might be finished by them, but by the constraint."""
-        if token in self.end_ids:
-            return False
-        began = time.perf_counter()
-        self.ids.append(token)
-        run = rule.leap(self.draw, self.ids, self.prompt_len)
-        there = run is not None and self._goes_on(run, 1)
-        if run is not None and there:
-            self._go(rule, run, 1)
-        else:
-            self.ids.pop()
-        rule.clock.seconds += time.perf_counter() - began
-        return there
-
-    def _goes_on(self, run: Run, drawn: int) -> bool:
-        """Whether neither so many drawn tokens nor the run behind them end it, as tokens."""
-        tokens = run.tokens
-        return self.count + drawn + len(tokens) < self.limit and (
-            not tokens or self.end_ids.isdisjoint(tokens))
-
-    def _go(self, rule: Rule, run: Run, drawn: int) -> None:
-        """Take a run, behind so many drawn tokens, which `ids` have."""
-        draw, count = self.draw, drawn
-        if run.tokens:
-            forced = len(run.tokens)
-            self.ids.extend(run.tokens)
-            self.forced += forced
-            rule.clock.jumps += forced
-            count += forced
-        self.count += count
-        draw.index += count
-        rule.clock.moves += 1
-        end = run.end
-        if end.number >= 0:
-            draw.number = end.number
-        else:
-            draw.enter(end.state, end.words)
-        if not end.open:
-            self._finish("constraint")
+    def _add_run(self, run: Run, drawn: int) -> bool:
+        """Count a run that was taken behind so many drawn tokens; whether the sequence is
+        finished."""
+        forced = len(run.tokens)
+        self.forced += forced
+        self.count += drawn + forced
+        self.draw.index += drawn + forced
+        return not run.end.open and self._finish("constraint")
 
     def _jump(self) -> bool:
         """Take the tokens that must come next; whether the sequence is finished."""
-        rule = self.rule
-        if rule is None or not self.jumps or self.sure < 0:
+        matcher = self.matcher
+        if matcher is None or not self.jumps or matcher.sure < 0:
             return False
-        began, spent = time.perf_counter(), rule.clock.seconds
+        clock = matcher.rule.clock
+        began, spent = time.perf_counter(), clock.seconds
         over = False
-        while self.sure >= 0 and not over:
+        while matcher.sure >= 0 and not over:
             self.forced += 1
-            rule.clock.jumps += 1
-            over = self._take(self.sure, None)
-        rule.clock.seconds = spent + time.perf_counter() - began  # its parts counted themselves
+            clock.jumps += 1
+            over = self._take(matcher.sure, None)
+        clock.seconds = spent + time.perf_counter() - began  # its parts counted themselves
         return over
 
     def _take(self, token: int, report: tuple[float, Top] | None, followed: bool = False) -> bool:
@@ -285,7 +254,7 @@ class Sequence:
         draw = self.draw
         draw.index += 1
         if token in self.end_ids and not (
-                self.request.held and self.constraint.covers(self.draw.state, token)):
+                self.request.held and self.matcher.covers(token)):  # type: ignore[union-attr]
             self.matched = token
             named = token in self.request.sampling.stop_token_ids
             return self._finish("stop" if named else "eos")
@@ -300,54 +269,22 @@ class Sequence:
                 self.match = match
                 self.matched = match.matched
                 return self._finish("stop")
-        if self.rule is not None and not followed and self._follow(self.rule, token):
-            return True
+        if self.matcher is not None and not followed:
+            standing = self.matcher.follow(token, self.ids, self.prompt_len)
+            if standing != "open":
+                return self._close(standing)
         if self.count >= self.limit:
             return self._finish("length")
         return False
 
-    def _follow(self, rule: Rule, token: int) -> bool:
-        """Take the token in the constraint; whether the sequence is finished."""
-        began = time.perf_counter()
-        self.dictated = bool(self.ahead)
-        if self.dictated:
-            self.ahead.pop()
-            state = rule.dictated(self.draw.state, token)
-        else:
-            state = self.constraint.advance(self.draw.state, token)
-        over = (self.fail(self._impossible(-1)) if state is None else self._enter(rule, state))
-        rule.clock.seconds += time.perf_counter() - began
-        return over
-
-    def _enter(self, rule: Rule, state: Any) -> bool:
-        """Enter a constraint state; whether nothing but the end can follow."""
-        draw = self.draw
-        draw.state = state
-        rule.clock.moves += 1
-        if not self.ahead:
-            outlook = rule.outlook(state)
-            if not outlook.open:
-                if self.constraint.accepting(state):
-                    return self._finish("constraint")
-                return self.fail(self._impossible(-1))
-            if self.swift and outlook.number >= 0:
-                draw.number = outlook.number
-            else:
-                draw.enter(state, outlook.words)
-            if not self.dictated:
-                tokens = rule.canonical.tokens(self.constraint, state, self.ids, self.prompt_len)
-                self.ahead = list(reversed(tokens))
-            if not self.ahead:
-                self.sure = outlook.sole if self.jumps else -1
-                return False
-        self.sure = self.ahead[-1]
-        if not self.jumps:
-            assert draw.words is not None
-            draw.words = _only(self.sure, len(draw.words))
-        return False
+    def _close(self, standing: Standing) -> bool:
+        """Finish where the constraint lets nothing follow; always true."""
+        if standing == "complete":
+            return self._finish("constraint")
+        return self.fail(self._impossible(-1))
 
     def _impossible(self, token: int) -> SglcError:
-        if token == -1 and self.constraint is not None:
+        if token == -1 and self.matcher is not None:
             return EngineError(
                 "SGLC505", "no token continues the constrained text",
                 why=f"after {self.count} tokens the constraint allows none that this tokenizer has",
@@ -370,60 +307,3 @@ class Sequence:
         self.reason = "abort"
         self.finished = True
         return True
-
-    # -- outcome -----------------------------------------------------------------------------
-
-    def result(self, table: Ids[bytes]) -> Result:
-        """The answer to the request.  `table`: token id -> bytes."""
-        request = self.request
-        prompt = self.prompt_len
-        out = Result(prompt_tokens=prompt, started=self.started)
-        out.cached_tokens = max(0, min(self.target, prompt) - self.computed)
-        out.output_tokens = self.count
-        out.finish_reason = self.reason
-        if self.error is not None:
-            out.error = self.error
-            return out
-        out.matched = self.matched
-        if request.kind == "score":
-            first = len(request.ids) if request.choices else request.score_from
-            out.logprobs = self._scored(first)
-        elif request.kind == "generate":
-            kept = tuple(self.ids[prompt:])
-            if self.match is not None:
-                kept = kept[:self.match.kept]
-                out.leftover = self.match.leftover
-            data, skip = _spell(kept, table), len(_spell(request.held, table))
-            if len(data) < skip:
-                kept, data = (), b""
-            out.ids = kept
-            text = data[skip:].decode("utf-8", "replace")
-            out.text = text + out.leftover
-            if self.reports:
-                reports = self.reports[:len(kept)]
-                out.logprobs = tuple([report[0] for report in reports])
-                if request.sampling.top_logprobs > 0:
-                    out.top_logprobs = tuple([report[1] for report in reports])
-            if request.want_prompt_logprobs_from is not None:
-                out.prompt_logprobs = self._scored(request.want_prompt_logprobs_from)
-        return out
-
-    def _scored(self, first: int) -> tuple[float | None, ...]:
-        scores: list[float | None] = [*self.scores]
-        if self.request.images:  # what shows an image is not predicted
-            ids = self.ids[max(first, 1):]
-            scores = [None if i >= FIRST_ID else s for i, s in zip(ids, scores, strict=False)]
-        if first <= 0 and self.prompt_len:
-            return (None, *scores)
-        return tuple(scores)
-
-
-def _spell(ids: Ids[int], table: Ids[bytes]) -> bytes:
-    return b"".join([table[i] for i in ids])
-
-
-def _only(token: int, words: int) -> np.ndarray:
-    """The packed mask that allows one token."""
-    mask = np.zeros(words, dtype=np.uint32)
-    mask[token >> 5] = 1 << (token & 31)
-    return mask.view(np.int32)

@@ -12,16 +12,17 @@ if TYPE_CHECKING:
 
 def check_slots(scheduler: Scheduler) -> None:
     """Assert that every slot is accounted for exactly once, and every lock is owned."""
-    tree, pool = scheduler.tree, scheduler.pool
+    kv, running = scheduler.kv, scheduler.queues.running
+    tree, pool = kv.tree, kv.pool
     tree.check()
     slots = [node.slots for node in tree.nodes()]
-    slots += [s.context[s.own:s.pos] for s in scheduler.running]
+    slots += [s.context[s.own:s.pos] for s in running]
     pool.check(np.concatenate(slots) if slots else np.empty(0, dtype=np.int64))
-    own = sum(s.pos - s.own for s in scheduler.running)
+    own = sum(s.pos - s.own for s in running)
     assert pool.free + tree.cached + tree.locked + own == pool.total
-    assert scheduler.in_use == tree.locked + own
+    assert kv.in_use == tree.locked + own
     locks: dict[Any, int] = {}
-    for seq in scheduler.running:
+    for seq in running:
         node, end = seq.node, seq.own
         while node.parent is not None:
             locks[node] = locks.get(node, 0) + 1

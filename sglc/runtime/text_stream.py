@@ -48,7 +48,7 @@ class TextStream:
                 self.push(name, piece)
             with self.lock:
                 self.buffers.setdefault(key, []).append(piece)
-            self.advance(instance._env)
+            self.advance(instance.slots)
 
         return on_text
 

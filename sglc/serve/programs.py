@@ -262,7 +262,8 @@ async def programs(service: Service, request: web.Request,
         if run.problem is not None:
             raise run.problem
         rows = await service.in_pool(service.work, run.answer)
-        metas = [m for i in run.instances for _, m in i.metas.values() if isinstance(m, dict)]
+        metas = [m for i in run.instances for _, m in i.outputs.metas.values()
+                 if isinstance(m, dict)]
         name = service.new_id("prog")
         context.asks(name, run.options)
         context.cached_tokens = sum(m.get("cached_tokens", 0) for m in metas)

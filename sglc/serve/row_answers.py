@@ -7,23 +7,25 @@ from typing import Any
 
 from sglc.backends.wire import NotPlain, encode
 from sglc.errors import SglcError
-from sglc.runtime.executor import Failed, Instance
+from sglc.runtime.executor import Instance
+from sglc.runtime.run_outputs import Failed
 from sglc.serve.problems import Problem
 
 
 def row_answer(instance: Instance) -> dict[str, Any]:
     """One row's variables, text, messages and error as JSON data."""
-    error = instance.failure()
+    outputs = instance.outputs
+    error = outputs.failure()
     out: dict[str, Any] = {"row": instance.row, "error": None}
     try:
-        out["variables"] = [[encode(name), encode(instance.values[name])]
-                            for name in instance.job.names if name in instance.values
-                            and not _failed(instance.values[name])]
-        metas = {name: instance.meta(name) for name in instance.metas}
+        out["variables"] = [[encode(name), encode(outputs.values[name])]
+                            for name in instance.job.names if name in outputs.values
+                            and not _failed(outputs.values[name])]
+        metas = {name: outputs.meta(name) for name in outputs.metas}
         out["metas"] = [[encode(name), encode(meta)] for name, meta in metas.items()
                         if meta is not None and not _failed(meta)]
-        out["messages"] = [dict(m) for _, m in sorted(instance.messages, key=lambda x: x[0])]
-        result = instance.result
+        out["messages"] = [dict(m) for _, m in sorted(outputs.messages, key=lambda x: x[0])]
+        result = outputs.result
         if error is None and result is not None:
             out["text"] = result[0].text()
             out["token_ids"] = result[0].token_ids().tolist()

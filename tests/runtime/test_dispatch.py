@@ -34,7 +34,7 @@ def quiet(model: Any) -> None:
     assert model.core.wait_idle(30)
     model.core.check()
     assert model.stats().kv_in_use == 0
-    assert model.core._loop.read(lambda scheduler, _: scheduler.tree.held) == 0
+    assert model.core._loop.read(lambda scheduler, _: scheduler.kv.tree.held) == 0
 
 
 def simulate(program: Any, rows: Any, kv: int, policy: str = "planned", mode: str = "compiled",

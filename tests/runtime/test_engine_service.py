@@ -179,15 +179,16 @@ def test_a_defect_of_the_engine_hangs_nobody():
 
 
 @pytest.mark.parametrize(("owner", "method"), [
-    ("loop", "_members"), ("scheduler", "add"), ("scheduler", "_others"), ("tree", "insert"),
+    ("loop", "_members"), ("queues", "add"), ("builder", "_others"), ("tree", "insert"),
     ("scheduler", "ended")])
 @pytest.mark.parametrize("at", [0, 2])
 def test_nor_do_those_that_it_had_in_hand(owner, method, at):
     """Requests that were just taken in, that are about to be answered, or that stand for several
     sequences."""
     with engine() as core:
-        loop = core._loop
-        place = {"loop": loop, "scheduler": loop.scheduler, "tree": loop.scheduler.tree}[owner]
+        loop, scheduler = core._loop, core._loop.scheduler
+        place = {"loop": loop, "scheduler": scheduler, "queues": scheduler.queues,
+                 "builder": scheduler.builder, "tree": scheduler.kv.tree}[owner]
         real, calls = getattr(place, method), 0
 
         def failing(*args, **more):

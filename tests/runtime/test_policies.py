@@ -150,7 +150,7 @@ def test_orders():
 def test_lpm_puts_duplicates_last_and_gives_up_above_128():
     policy = make_policy("lpm")
     with engine(policy="lpm") as core:
-        tree = core._loop.scheduler.tree
+        tree = core._loop.scheduler.kv.tree
         root = tree.new_root()
 
         def places(texts):
@@ -248,9 +248,9 @@ class TestPins:
         with engine(kv_tokens=130) as core:
             pin = core.pin(uses=2)
             self.fill(core, "a", pins=((pin, 30),))
-            assert not pin.closed and core._loop.scheduler.tree.held == 30
+            assert not pin.closed and core._loop.scheduler.kv.tree.held == 30
             self.fill(core, "a", 50, pins=((pin, 30),))
-            assert pin.closed and core._loop.scheduler.tree.held == 0
+            assert pin.closed and core._loop.scheduler.kv.tree.held == 0
             core.check()
             bad = request("", "dance", pins=((core.pin(uses=1), None),))
             assert ask(core, [bad])[0].error is not None and bad.pins[0][0].closed
@@ -296,13 +296,13 @@ class TestPins:
     def test_other_policies_ignore_them(self):
         with engine(policy="lpm") as core:
             self.fill(core, "a", pins=((core.pin(), None),))
-            assert core._loop.scheduler.tree.held == 0
+            assert core._loop.scheduler.kv.tree.held == 0
 
     def test_a_dropped_space_takes_its_pins_along(self):
         with engine(radix_cache=False) as core:
             space, pin = core.new_space(), core.pin()
             self.fill(core, "a", space=space, pins=((pin, None),))
-            assert core._loop.scheduler.tree.held == 40
+            assert core._loop.scheduler.kv.tree.held == 40
             core.drop_space(space)
             assert core.stats().kv_free == core.stats().kv_total
             core.check()
@@ -344,7 +344,7 @@ def test_random_cancels_leave_nothing(data):
             core.unpin(pin)
         core.check()
         stats = core.stats()
-        assert stats.kv_in_use == 0 and core._loop.scheduler.tree.held == 0
+        assert stats.kv_in_use == 0 and core._loop.scheduler.kv.tree.held == 0
         assert stats.kv_peak <= stats.kv_total
         core.flush_cache()
         assert core.stats().kv_free == core.stats().kv_total
