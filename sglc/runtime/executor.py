@@ -121,11 +121,14 @@ class Instance:
                 continue
             if kind == "pure":
                 values = [env[s] for s in inputs]
-                try:
-                    env[step.outputs[0]] = step.data(*values)
-                except Exception as e:
-                    failed = next((v for v in values if isinstance(v, Failed)), None)
-                    env[step.outputs[0]] = failed or Failed(e)
+                failed = next((v for v in values if type(v) is Failed), None)
+                if failed is None:  # a list of what failed would be one that did not
+                    try:
+                        env[step.outputs[0]] = step.data(*values)
+                    except Exception as e:
+                        failed = Failed(e)
+                if failed is not None:
+                    env[step.outputs[0]] = failed
             elif kind == "gen" or kind == "select":
                 self._call(step)
             elif kind == "prefill":

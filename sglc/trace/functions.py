@@ -108,6 +108,9 @@ class Functions(Bindings):
         """`raise given[0] from given[1]`: a host call that raises, and the path's end."""
         place = self.session.place()
         assert place is not None
+        for state in self.session.states:  # those of a row that failed are read, too
+            if state.observable:
+                state.bind_changed()
         self.session.host("raise", thrower(place, self.fn.__name__, len(given)), *given)
         raise PathEnd
 

@@ -223,11 +223,16 @@ class TraceState(PromptSurface):
 
     __setitem__ = set_var
 
+    @property
+    def observable(self) -> bool:
+        """Whether its variables are those of the run's result."""
+        return self._observable
+
     def bind_changed(self) -> None:
         """Bind the containers that the body has changed since it set variables to them."""
         session = self._session
         for name, value in self._variables.items():
-            if type(value) in (list, dict) and contents(value) != self._bound[name][0]:
+            if type(value) in (list, dict, tuple) and contents(value) != self._bound[name][0]:
                 if session.dynamic:
                     raise session.broken("SGLC113", f"the variable {name!r} changes in place")
                 value = session.handed.get(id(value), (None, value))[1]

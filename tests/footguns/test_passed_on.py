@@ -256,6 +256,17 @@ def variables_that_change_in_place(s: Any, q: str) -> Any:
 
 
 @case
+def tuples_of_lists_that_change(s: Any, q: str) -> None:
+    known = [q]
+    s["known"] = (known, {"k": known})
+    s += q + sgl.gen("a", max_tokens=2)
+    found = [s["a"]]
+    s["found"] = ("t", found)
+    known.append("later")
+    found.append(q)
+
+
+@case
 def variables_named_by_values(s: Any, q: str) -> None:
     with s.var_scope(q):
         s += q + "x" + sgl.gen("g", max_tokens=2)
@@ -360,6 +371,37 @@ def a_program_in_try(s: Any, q: str) -> None:
 def test_passed_on(fn: Callable[..., Any], model: Any) -> None:
     got = same(sgl.program(fn), model, [("a",), ("cd",), ("a",)])
     assert len({g[0] for g in got}) > 1 and not any(isinstance(g[0], type) for g in got)
+
+
+def test_variables_of_a_body_that_raises(model: Any) -> None:
+    def p(s: Any, q: str) -> None:
+        words = [q]
+        s["words"] = words
+        s += q + sgl.gen("a", max_tokens=2)
+        words.append("later")
+        raise ValueError(q)
+
+    program = sgl.program(p)
+    for mode in ("eager", "compiled"):
+        rows = program.run_batch([("x",), ("y",)], backend=model, mode=mode, seed=1)
+        assert [row["words"] for row in rows] == [["x", "later"], ["y", "later"]]
+        assert all(isinstance(row.error(), ValueError) for row in rows)
+
+
+def test_variables_of_forks_that_failed(model: Any) -> None:
+    """What a join gathers is the error of those that it is gathered from."""
+    @sgl.program
+    def p(s: Any, q: str) -> None:
+        forks = s.fork(2)
+        forks[0] += q
+        forks += sgl.gen("a", max_tokens=1)  # the second one's prompt is empty
+        forks.join()
+        s += q
+
+    state = p.run("x", backend=model, seed=1)
+    with pytest.raises(sgl.SglcError, match="SGLC507"):
+        state["a"]
+    assert isinstance(p.run_batch([("x",)], backend=model, mode="eager")[0].error(), sgl.SglcError)
 
 
 def test_what_is_read_before_a_change(model: Any) -> None:
