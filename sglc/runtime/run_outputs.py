@@ -115,11 +115,15 @@ class RunOutputs:
         return meta if order >= self._order.get(name, -1) else None
 
     def failure(self) -> BaseException | None:
-        """The error of an ended run: the body's, or that of its prompt."""
+        """The error of an ended run: the body's, that of its prompt, or of a variable, for what is
+        not the prompt's own was read by the body (a join reads what it gathers)."""
         if self.error is not None:
             return self.error
         if self.result is not None and isinstance(self.result[0], Failed):
             return self.result[0].error
+        failed = [name for name, value in self.values.items() if isinstance(value, Failed)]
+        if failed:
+            return self.values[min(failed, key=lambda n: self._order.get(n, -1))].error
         return None
 
     def wait_variable(self, name: Any, timeout: float | None = None) -> Any:

@@ -398,10 +398,12 @@ def test_variables_of_forks_that_failed(model: Any) -> None:
         forks.join()
         s += q
 
-    state = p.run("x", backend=model, seed=1)
-    with pytest.raises(sgl.SglcError, match="SGLC507"):
-        state["a"]
-    assert isinstance(p.run_batch([("x",)], backend=model, mode="eager")[0].error(), sgl.SglcError)
+    for mode in ("eager", "compiled"):
+        (state,) = p.run_batch([("x",)], backend=model, seed=1, mode=mode)
+        assert "SGLC507" in str(state.error())
+        for read in (lambda s=state: s["a"], state.sync):
+            with pytest.raises(sgl.SglcError, match="SGLC507"):
+                read()
 
 
 def test_what_is_read_before_a_change(model: Any) -> None:
