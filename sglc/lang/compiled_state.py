@@ -9,7 +9,7 @@ from typing import Any
 from sglc.lang.cells import Cell, Sink
 from sglc.lang.eager import AFTERWARDS, EagerState
 from sglc.lang.prompt_surface import RoleTracker
-from sglc.lang.state import ProgramState, unknown_variable
+from sglc.lang.state import ContinuedState, unknown_variable
 from sglc.lang.strand import Run, Strand
 from sglc.runtime.executor import Instance
 from sglc.runtime.job import Job
@@ -17,7 +17,7 @@ from sglc.runtime.text_stream import ROOT, TextStream
 from sglc.runtime.typed import opened, sample_text, spelled
 
 
-class CompiledState(ProgramState):
+class CompiledState(ContinuedState):
     """What `run` gives back in compiled mode.  Appending to it continues eagerly."""
 
     __slots__ = ("_instance", "_later", "_outputs", "_sinks")
@@ -145,20 +145,6 @@ class CompiledState(ProgramState):
             later._returned = self.ret_value
             self._later = later
         return self._later
-
-    def __iadd__(self, other: Any) -> CompiledState:
-        later = self._continue()
-        later += other
-        return self
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("fork", "copy", "user", "assistant", "system", "set_var", "var_scope",
-                    "append"):
-            return getattr(self._continue(), name)
-        raise AttributeError(name)
-
-    def __setitem__(self, name: str | None, value: Any) -> None:
-        self._continue().set_var(name, value)
 
 
 def open_stream(job: Job, names: tuple[Any, ...], condition: threading.Condition) -> tuple[

@@ -105,3 +105,28 @@ class ProgramState(ABC):
 
     def __repr__(self) -> str:
         return f"ProgramState({self.text()!r})"
+
+
+class ContinuedState(ProgramState):
+    """The state of a run that is over before the user goes on with it: in another state, which
+    `_continue` gives."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _continue(self) -> Any:
+        """The state that goes on where the run ended (waits for the end)."""
+
+    def __iadd__(self, other: Any) -> Any:
+        later = self._continue()
+        later += other
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("fork", "copy", "user", "assistant", "system", "set_var", "var_scope",
+                    "append"):
+            return getattr(self._continue(), name)
+        raise AttributeError(name)
+
+    def __setitem__(self, name: str | None, value: Any) -> None:
+        self._continue().set_var(name, value)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from sglc.lang.eager import EagerState
-from sglc.lang.state import ProgramState
+from sglc.lang.state import ContinuedState
 
 
-class StreamedState(ProgramState):
+class StreamedState(ContinuedState):
     """What `run(stream=True)` gives back of the eager interpreter.
 
     The body holds the `EagerState` and reads what there is of it so far; here a read waits for
@@ -72,17 +72,5 @@ class StreamedState(ProgramState):
         """Stop the run's model calls; what waits for them, and what follows, fails with `error`."""
         self._state._run.cancel(error)
 
-    # -- going on -------------------------------------------------------------------------
-    def __iadd__(self, other: Any) -> StreamedState:
-        state = self._ended()
-        state += other
-        return self
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("fork", "copy", "user", "assistant", "system", "set_var", "var_scope",
-                    "append"):
-            return getattr(self._ended(), name)
-        raise AttributeError(name)
-
-    def __setitem__(self, name: str | None, value: Any) -> None:
-        self._ended().set_var(name, value)
+    def _continue(self) -> EagerState:
+        return self._ended()
