@@ -64,8 +64,8 @@ class CudaKernel:
     def launch(self, blocks: int, arguments: Sequence[Any], overlap: bool) -> None:
         """On the device's current stream.
 
-        arguments: tensors for pointers, ints, and `matrix_map`s.  overlap: it may start before the
-        kernel before it has ended (see `sglc.kernels.overlap`).
+        arguments: tensors or None for pointers, ints, floats, and `matrix_map`s.  overlap: it may
+        start before the kernel before it has ended (see `sglc.kernels.overlap`).
         """
         values = [_value(argument) for argument in arguments]
         at = (ctypes.c_void_p * len(values))(*(address for address, _ in values))
@@ -111,10 +111,10 @@ def matrix_map(matrix: Tensor, box: tuple[int, int]) -> Any:
 
 def _value(argument: Any) -> tuple[int, Any]:
     """The address of an argument's value, and what keeps it alive."""
-    if isinstance(argument, Tensor):
-        kept: Any = ctypes.c_void_p(argument.data_ptr())
-    elif isinstance(argument, int):
-        kept = ctypes.c_int(argument)
+    if argument is None or isinstance(argument, Tensor):
+        kept: Any = ctypes.c_void_p(None if argument is None else argument.data_ptr())
+    elif isinstance(argument, (int, float)):
+        kept = (ctypes.c_int if isinstance(argument, int) else ctypes.c_float)(argument)
     else:
         return int(argument.getPtr()), argument
     return ctypes.addressof(kept), kept

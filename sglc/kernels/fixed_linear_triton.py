@@ -1,8 +1,9 @@
 """`fused_linear` as one form of kernel for any number of rows: a row's result does not depend on
 the rows beside it, nor on where among them it is.
 
-The tile is chosen by the weight's shape alone, each program sums over all columns in one order,
-and nothing is split.  Slower than what is chosen by the number of rows (`fused_linear_triton`).
+On Hopper by `hopper_gemm`, whose forms all add in one order; elsewhere the tile is chosen by the
+weight's shape alone, each program sums over all columns in one order, and nothing is split.  Slower
+than what is chosen by the number of rows (`fused_linear_triton`), on Hopper for few rows alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import triton.language as tl
 from torch import Tensor
 
 from sglc.kernels.fused_linear_triton import PackedWeight
+from sglc.kernels.hopper_gemm_cuda import hopper_gemm, hopper_gemm_add, row_sums, takes
 from sglc.kernels.logprobs_triton import logprobs_in_parts
+from sglc.kernels.residual import Residual
 from sglc.kernels.rms_norm_triton import rms_norm_triton
 from sglc.kernels.rope_store_triton import rope_store_by
 from sglc.kernels.silu_mul_triton import gate_mul
@@ -72,14 +75,20 @@ def fixed_config(outs: int, dtype: torch.dtype) -> FixedConfig:
     return FixedConfig(128, 64 if outs <= 8192 else 128, 64, 4, 8)
 
 
-def fixed_linear(x: Tensor, weight: PackedWeight, norm: Tensor | None = None, eps: float = 0.0,
-                 residual: Tensor | None = None, gated: bool = False,
+def fixed_linear(x: Tensor | Residual, weight: PackedWeight, norm: Tensor | None = None,
+                 eps: float = 0.0, residual: Tensor | None = None, gated: bool = False,
                  out_dtype: torch.dtype | None = None, gelu: bool = False) -> Tensor:
     """As `fused_linear_torch`, of contiguous tensors and a weight from `pack_triton`."""
+    x, squares = x if isinstance(x, Residual) else (x, None)
     w = weight.weight
     outs, width = w.shape
+    hopper = takes(x, w, out_dtype)
+    if squares is not None and norm is not None and hopper:
+        return hopper_gemm(Residual(x, squares), w, None, gated, out_dtype, gelu, eps)
     if norm is not None:
         x = rms_norm_triton(x, norm, eps)
+    if hopper:
+        return hopper_gemm(x, w, residual, gated, out_dtype, gelu)
     kind = x.dtype if gated else out_dtype or x.dtype
     y = x.new_empty(len(x), outs, dtype=kind) if residual is None else residual
     if len(x):
@@ -89,6 +98,14 @@ def fixed_linear(x: Tensor, weight: PackedWeight, norm: Tensor | None = None, ep
             STAGES=c.stages, GROUP=_GROUP, EVEN=width % c.columns == 0,
             RESIDUAL=residual is not None, num_warps=c.warps)
     return gate_mul(y, gelu).to(out_dtype or x.dtype) if gated else y
+
+
+def add_linear_fixed(x: Tensor, weight: PackedWeight, residual: Tensor,
+                     squares: bool = False) -> Residual:
+    """As `add_linear_torch`, of contiguous tensors and a weight from `pack_triton`."""
+    if squares and row_sums(residual.shape[1]) and takes(x, weight.weight):
+        return hopper_gemm_add(x, weight.weight, residual)
+    return Residual(fixed_linear(x, weight, residual=residual))
 
 
 def rope_store_fixed(qkv: Tensor, positions: Tensor, slots: Tensor, table: Tensor, pool: Tensor,

@@ -11,20 +11,25 @@ from torch import Tensor
 
 from sglc.kernels.gelu_mul import gelu_mul_torch
 from sglc.kernels.int4 import Int4Matrix
+from sglc.kernels.residual import Residual
 from sglc.kernels.rms_norm import rms_norm_torch
 from sglc.kernels.silu_mul import silu_mul_torch
 
 
-def fused_linear_torch(x: Tensor, weight: Tensor | Int4Matrix, norm: Tensor | None = None,
-                       eps: float = 0.0, residual: Tensor | None = None, gated: bool = False,
+def fused_linear_torch(x: Tensor | Residual, weight: Tensor | Int4Matrix,
+                       norm: Tensor | None = None, eps: float = 0.0,
+                       residual: Tensor | None = None, gated: bool = False,
                        out_dtype: torch.dtype | None = None, gelu: bool = False) -> Tensor:
     """silu_mul(rms_norm(x) W^T) or rms_norm(x) W^T + residual, each part if asked for.
 
-    x: (T, in).  weight: (out, in), of the type of x or of 4 bits.  norm: (in,), its weights; None
-    for none.  residual: (T, out), updated in place and returned; not together with `gated`.
+    x: (T, in); with `squares` only if the norm's weights are one.  weight: (out, in), of the type
+    of x or of 4 bits.  norm: (in,), its weights; None for none.
+    residual: (T, out), updated in place and returned; not together with `gated`.
     gelu: the gate's activation is GELU, by tanh.
     Returns (T, out), or (T, out / 2) if gated, in `out_dtype`, by default the type of x.
     """
+    if isinstance(x, Residual):
+        x = x.x
     if not isinstance(weight, Tensor):
         weight = weight.dense(x.dtype)
     if norm is not None:
@@ -36,3 +41,12 @@ def fused_linear_torch(x: Tensor, weight: Tensor | Int4Matrix, norm: Tensor | No
     if gated:
         y = (gelu_mul_torch if gelu else silu_mul_torch)(y.float())
     return y.to(out_dtype or x.dtype)
+
+
+def add_linear_torch(x: Tensor, weight: Tensor | Int4Matrix, residual: Tensor,
+                     squares: bool = False) -> Residual:
+    """residual + x W^T, in place.  squares: the product that comes next takes a norm of it whose
+    weights are one, so `Residual.squares` may spare a kernel; they may be left out all the same.
+    The rest as for `fused_linear_torch`.
+    """
+    return Residual(fused_linear_torch(x, weight, residual=residual))

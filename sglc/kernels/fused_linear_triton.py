@@ -2,7 +2,9 @@
 
 Up to 16 rows the product is bound by reading the weight, and everything around it happens in the
 same kernel.  With more, the norm is a kernel of its own; cuBLAS multiplies (and adds the residual);
-products with a gate are one kernel on Hopper, and elsewhere the gate comes after cuBLAS.
+products with a gate are one kernel on Hopper where its tiles are full enough, and elsewhere the
+gate comes after cuBLAS.  Of some numbers of rows all products on Hopper are that kernel, which
+does the norm as well (see `Residual`).
 """
 
 from __future__ import annotations
@@ -12,14 +14,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sglc.kernels.gated_gemm_cuda import gated_gemm, takes
 from sglc.kernels.gelu_mul_triton import gelu_mul_triton
 from sglc.kernels.gemv_triton import gemv_triton
+from sglc.kernels.hopper_gemm_cuda import (
+    TILE_ROWS,
+    hopper_gemm,
+    hopper_gemm_add,
+    row_sums,
+    takes,
+)
 from sglc.kernels.int4_pack import PackedInt4
 from sglc.kernels.int4_triton import int4_linear_triton
+from sglc.kernels.residual import Residual
 from sglc.kernels.rms_norm_triton import rms_norm_triton
 from sglc.kernels.silu_mul_triton import gate_mul
 from sglc.kernels.small_gemm_triton import MAX_ROWS, SMALLEST_TILE, small_gemm_triton
+
+# Rows of which products on Hopper make and take sums of squares in place of a norm.  Of fewer,
+# cuBLAS has smaller tiles; of more, the power limit binds, and a norm is a rest (`offline` of
+# `bench.gpu_engine`: 7.62 s with norms, 7.67 s with sums).
+_SUMS_ROWS = range(193, 257)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +55,13 @@ def pack_triton(weight: Tensor) -> PackedWeight:
                         torch.zeros(tiles, dtype=torch.int32, device=weight.device))
 
 
-def fused_linear_triton(x: Tensor, weight: PackedWeight | PackedInt4, norm: Tensor | None = None,
-                        eps: float = 0.0, residual: Tensor | None = None, gated: bool = False,
+def fused_linear_triton(x: Tensor | Residual, weight: PackedWeight | PackedInt4,
+                        norm: Tensor | None = None, eps: float = 0.0,
+                        residual: Tensor | None = None, gated: bool = False,
                         out_dtype: torch.dtype | None = None, gelu: bool = False) -> Tensor:
     """As `fused_linear_torch`, of contiguous tensors and a weight from `pack_triton` or
     `pack_int4_triton`."""
+    x, squares = x if isinstance(x, Residual) else (x, None)
     kind = out_dtype or x.dtype
     if isinstance(weight, PackedInt4):
         if gated and gelu:
@@ -57,10 +73,12 @@ def fused_linear_triton(x: Tensor, weight: PackedWeight | PackedInt4, norm: Tens
     if 0 < len(x) <= MAX_ROWS:
         return small_gemm_triton(x, weight.weight, weight.arrived, norm, eps, residual, gated,
                                  kind, gelu=gelu)
+    if squares is not None and norm is not None and takes(x, weight.weight, out_dtype):
+        return hopper_gemm(Residual(x, squares), weight.weight, None, gated, out_dtype, gelu, eps)
     if norm is not None:
         x = rms_norm_triton(x, norm, eps)
-    if gated and kind is x.dtype and takes(x, weight.weight):
-        return gated_gemm(x, weight.weight, gelu)
+    if gated and kind is x.dtype and takes(x, weight.weight) and _fills(len(x)):
+        return hopper_gemm(x, weight.weight, gated=True, gelu=gelu)
     turned = weight.weight.t()
     if residual is not None:
         return residual.addmm_(x, turned)
@@ -69,6 +87,22 @@ def fused_linear_triton(x: Tensor, weight: PackedWeight | PackedInt4, norm: Tens
     else:
         y = x @ turned
     return (gate_mul(y, gelu) if gated else y).to(kind)
+
+
+def add_linear_triton(x: Tensor, weight: PackedWeight | PackedInt4, residual: Tensor,
+                      squares: bool = False) -> Residual:
+    """As `add_linear_torch`, of contiguous tensors and a weight from `pack_triton` or
+    `pack_int4_triton`."""
+    if squares and row_sums(residual.shape[1]) is not None and len(x) in _SUMS_ROWS \
+            and isinstance(weight, PackedWeight) and takes(x, weight.weight):
+        return hopper_gemm_add(x, weight.weight, residual, parts=2)
+    return Residual(fused_linear_triton(x, weight, residual=residual))
+
+
+def _fills(rows: int) -> bool:
+    """Whether tiles of so many rows are full enough for one kernel to be faster than cuBLAS, which
+    has tiles of more sizes, and a gate."""
+    return rows <= TILE_ROWS or rows >= 0.87 * TILE_ROWS * -(-rows // TILE_ROWS)
 
 
 def linear_triton(x: Tensor, weight: PackedWeight) -> Tensor:

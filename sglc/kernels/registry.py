@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from sglc.kernels.fsm import FsmTables
     from sglc.kernels.int4 import Int4Matrix
+    from sglc.kernels.residual import Residual
     from sglc.kernels.row_masks import MaskRows
 
 # operation -> {backend: implementation}, best first; "torch" is the reference and always there.
@@ -52,6 +53,8 @@ DEVICE_IMPLEMENTATIONS: dict[str, dict[str, str]] = {
             "torch": f"sglc.kernels.{op}:{op}_torch"}
        for op in ("fused_linear", "rms_norm", "silu_mul", "gelu_mul", "embed", "rope_store",
                   "experts", "few_logits", "row_masks", "sample", "follow_tokens", "logprobs")},
+    "add_linear": {"triton": "sglc.kernels.fused_linear_triton:add_linear_triton",
+                   "torch": "sglc.kernels.fused_linear:add_linear_torch"},
     "rms_norm_add": {"triton": "sglc.kernels.rms_norm_triton:rms_norm_add_triton",
                      "torch": "sglc.kernels.rms_norm:rms_norm_add_torch"},
 }
@@ -66,6 +69,7 @@ FLASHINFER_IMPLEMENTATIONS: dict[str, str] = {
 FIXED_IMPLEMENTATIONS: dict[str, str] = {
     "pack_int4": "sglc.kernels.int4:pack_int4_never",  # fixed products are of dense weights
     "fused_linear": "sglc.kernels.fixed_linear_triton:fixed_linear",
+    "add_linear": "sglc.kernels.fixed_linear_triton:add_linear_fixed",
     "rope_store": "sglc.kernels.fixed_linear_triton:rope_store_fixed",
     "experts": "sglc.kernels.experts_triton:experts_fixed",
     "logprobs": "sglc.kernels.fixed_linear_triton:logprobs_fixed",
@@ -102,6 +106,7 @@ class DeviceKernels:
     pack: Callable[[Tensor], Any]
     pack_int4: Callable[[Int4Matrix], Any]  # for `fused_linear`; None if it cannot be
     fused_linear: Callable[..., Tensor]
+    add_linear: Callable[..., Residual]
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
     rms_norm_add: Callable[[Tensor, Tensor, Tensor, float], Tensor]
     silu_mul: Callable[[Tensor], Tensor]

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from sglc.errors import ModelError
 from sglc.kernels.int4 import Int4Matrix, random_int4, stacked_int4
 from sglc.kernels.registry import resolve_device
+from sglc.kernels.residual import Residual
 from sglc.runtime.cuda.layers import read_layer
 from sglc.runtime.cuda.load import load_device_runner
 from sglc.runtime.cuda.reader import DeviceReader
@@ -113,6 +114,7 @@ def test_gate_and_up_in_the_order_of_down(tmp_path: Path, keep: tuple[str, ...])
     runner = load_device_runner(tmp_path, **options)[0]
     close(alone(runner, ids), expected_logits(model, ids), 1e-2)
     for layer in runner._open()._layers:
+        assert not layer.unit and layer.feed.unit == (keep == ("gate_proj", "up_proj"))
         down = layer.feed.down.weight
         assert isinstance(down, torch.Tensor) if keep == ("down_proj",) else down.group_of is None
     source, config = open_model(tmp_path)[:2]
@@ -121,7 +123,7 @@ def test_gate_and_up_in_the_order_of_down(tmp_path: Path, keep: tuple[str, ...])
 
     def fed(source: WeightSource, config: LlamaConfig) -> torch.Tensor:
         read = DeviceReader(config, source, kernels, torch.float32, torch.device("cpu"))
-        return read_layer(config, read, 1).feed(x, None)
+        return read_layer(config, read, 1).feed(Residual(x), None).x
 
     halves = [fed(ShardedWeights(source, config, split), split.part(config))
               for split in (Split(0, 2), Split(1, 2))]

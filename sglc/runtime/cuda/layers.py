@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sglc.kernels.registry import DeviceKernels
+from sglc.kernels.residual import Residual
 from sglc.runtime.cuda.reader import DeviceReader
 from sglc.runtime.models.shape import LlamaConfig
 
@@ -29,25 +30,32 @@ class Added:
     weight: Any
     bias: Tensor | None
 
-    def __call__(self, x: Tensor, residual: Tensor | None) -> Tensor:
-        """x W^T + bias + residual, which is updated in place if there is one."""
+    def __call__(self, x: Tensor, residual: Tensor | None, squares: bool = False) -> Residual:
+        """x W^T + bias + residual, which is updated in place if there is one.  squares: as for
+        `add_linear`."""
+        if residual is not None and self.bias is None:
+            return self.kernels.add_linear(x, self.weight, residual, squares)
         y = self.kernels.fused_linear(x, self.weight, residual=residual)
-        return y if self.bias is None else y.add_(self.bias)
+        return Residual(y if self.bias is None else y.add_(self.bias))
 
 
 @dataclass(frozen=True, slots=True)
 class GatedFeed:
-    """down(act(gate) * up) of a norm of x."""
+    """down(act(gate) * up) of a norm of x.
+
+    unit: whether the norm's weights are one.
+    """
 
     kernels: DeviceKernels
     norm: Tensor | None
+    unit: bool
     eps: float
     gate_up: Any
     gate_up_bias: Tensor | None
     down: Added
     gelu: bool
 
-    def __call__(self, x: Tensor, residual: Tensor | None) -> Tensor:
+    def __call__(self, x: Residual, residual: Tensor | None, squares: bool = False) -> Residual:
         """With what `Added` adds.  x is normed before, if this has no norm."""
         k, norm = self.kernels, self.norm
         if self.gate_up_bias is None:
@@ -55,7 +63,7 @@ class GatedFeed:
         else:
             both = k.fused_linear(x, self.gate_up, norm, self.eps).add_(self.gate_up_bias)
             h = k.gelu_mul(both) if self.gelu else k.silu_mul(both)
-        return self.down(h, residual)
+        return self.down(h, residual, squares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +86,33 @@ class ExpertFeed:
     gelu: bool
     shared: GatedFeed | None
 
-    def __call__(self, x: Tensor, residual: Tensor | None) -> Tensor:
+    @property
+    def unit(self) -> bool:
+        """As of `GatedFeed`: what takes a norm here takes all of it."""
+        return False
+
+    def __call__(self, x: Residual, residual: Tensor | None, squares: bool = False) -> Residual:
         """As `GatedFeed`."""
         k, count = self.kernels, len(self.gate_up)
-        h = k.rms_norm(x, self.norm, self.eps)
+        h = k.rms_norm(x.x, self.norm, self.eps)
         scores = k.fused_linear(h, self.router, out_dtype=torch.float32)
         if self.shared is not None:
-            always = self.shared(h, None).mul_(scores[:, count:].sigmoid())
+            always = self.shared(Residual(h), None).x.mul_(scores[:, count:].sigmoid())
             residual = always if residual is None else residual.add_(always)
-        return k.experts(h, scores[:, :count], self.gate_up, self.down, self.used,
-                         self.normalised, residual, self.gelu)
+        return Residual(k.experts(h, scores[:, :count], self.gate_up, self.down, self.used,
+                                  self.normalised, residual, self.gelu))
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceLayer:
     """One layer; matrices are packed for `DeviceKernels.fused_linear`.
 
+    unit: whether the weights of `attention_norm` are one.
     attention_post, feed_post: norms of what is added to the residual, where there are any.
     """
 
     attention_norm: Tensor
+    unit: bool
     qkv: Any
     qkv_bias: Tensor | None
     q_norm: Tensor | None
@@ -117,11 +132,12 @@ def read_layer(c: LlamaConfig, read: DeviceReader, n: int) -> DeviceLayer:
     post, feed_norm = None, "post_attention_layernorm"
     if c.post_norms:
         post, feed_norm = read.norm(f"{at}.{feed_norm}.weight"), "pre_feedforward_layernorm"
+    packed, norm, unit = read.after_norm(f"{at}.input_layernorm.weight",
+                                         *(f"{name}.weight" for name in qkv))
     return DeviceLayer(
-        attention_norm=read.norm(f"{at}.input_layernorm.weight"),
-        qkv=read.matrix(*(f"{name}.weight" for name in qkv)), qkv_bias=read.bias(*qkv),
+        attention_norm=norm, unit=unit, qkv=packed, qkv_bias=read.bias(*qkv),
         q_norm=norms[0], k_norm=norms[1], out=_added(read, f"{attention}.o_proj"),
-        attention_post=post, feed=_feed(c, read, n, read.norm(f"{at}.{feed_norm}.weight")),
+        attention_post=post, feed=_feed(c, read, n, f"{at}.{feed_norm}.weight"),
         feed_post=read.norm(f"{at}.post_feedforward_layernorm.weight") if c.post_norms else None)
 
 
@@ -129,15 +145,20 @@ def _added(read: DeviceReader, name: str) -> Added:
     return Added(read.kernels, read.matrix(f"{name}.weight"), read.bias(name))
 
 
-def _feed(c: LlamaConfig, read: DeviceReader, n: int, norm: Tensor) -> GatedFeed | ExpertFeed:
+def _feed(c: LlamaConfig, read: DeviceReader, n: int, norm: str) -> GatedFeed | ExpertFeed:
     at, gelu = f"model.layers.{n}.mlp", c.activation != "silu"
 
-    def gated(name: str, norm: Tensor | None) -> GatedFeed:
+    def gated(name: str, norm: str | None) -> GatedFeed:
         both = [f"{name}.{part}_proj" for part in ("gate", "up")]
         # What gate and up give is in the order that down wants, so that nothing is moved later.
         down, order = read.ordered(f"{name}.down_proj.weight")
-        return GatedFeed(read.kernels, norm, c.rms_eps,
-                         read.matrix(*(f"{part}.weight" for part in both), order=order),
+        names = [f"{part}.weight" for part in both]
+        weights, unit = None, False
+        if norm is None:
+            packed = read.matrix(*names, order=order)
+        else:
+            packed, weights, unit = read.after_norm(norm, *names, order=order)
+        return GatedFeed(read.kernels, weights, unit, c.rms_eps, packed,
                          read.bias(*both, order=order),
                          Added(read.kernels, down, read.bias(f"{name}.down_proj")), gelu)
 
@@ -148,7 +169,7 @@ def _feed(c: LlamaConfig, read: DeviceReader, n: int, norm: Tensor) -> GatedFeed
     gates = [f"{at}.gate.weight"] + [f"{at}.shared_expert_gate.weight"] * bool(e.shared_size)
     own = [f"{at}.experts.{k}" for k in range(e.count)]
     return ExpertFeed(
-        read.kernels, norm, c.rms_eps, read.matrix(*gates),
+        read.kernels, read.norm(norm), c.rms_eps, read.matrix(*gates),
         read.stacked([[f"{name}.gate_proj.weight", f"{name}.up_proj.weight"] for name in own]),
         read.stacked([[f"{name}.down_proj.weight"] for name in own]), e.used, e.normalised, gelu,
         gated(f"{at}.shared_expert", None) if e.shared_size else None)

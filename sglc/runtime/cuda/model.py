@@ -8,11 +8,13 @@ callable that knows where keys and values lie; steps, rows and requests are not 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sglc.kernels.registry import DeviceKernels
+from sglc.kernels.residual import Residual
 from sglc.runtime.cuda.layers import Attend, read_layer
 from sglc.runtime.cuda.reader import DeviceReader
 from sglc.runtime.models.config import LlamaConfig
@@ -64,10 +66,10 @@ class DeviceLlama:
         c, k = self.config, self._kernels
         group = self._group
         first = group.rank == 0
-        x = group.broadcast(
+        x = Residual(group.broadcast(
             k.embed(ids, self._embedding, *(images or (None, None)), c.embedding_scale)
             if first else torch.empty(len(ids), c.hidden_size, dtype=self.dtype,
-                                      device=self.device))
+                                      device=self.device)))
         width = c.heads * c.head_dim
         for n, layer in enumerate(self._layers):
             qkv = k.fused_linear(x, layer.qkv, layer.attention_norm, c.rms_eps)
@@ -75,13 +77,15 @@ class DeviceLlama:
                              layer.k_norm, c.rms_eps, layer.qkv_bias)
             last = n == len(self._layers) - 1
             if last and outputs is not None and not len(outputs):
-                return x[:0]
-            attended = attend(q, pools[n], n).view(len(x), width)
+                return x.x[:0]
+            attended = attend(q, pools[n], n).view(len(ids), width)
             if last and outputs is not None:  # only what is asked for is needed from here on
-                attended, x = attended.index_select(0, outputs), x.index_select(0, outputs)
-            x = self._plus(x, attended, layer.out, layer.attention_post)
-            x = self._plus(x, x, layer.feed, layer.feed_post)
-        return k.rms_norm(x, self._norm, c.rms_eps)
+                attended = attended.index_select(0, outputs)
+                x = Residual(x.x.index_select(0, outputs))
+            x = self._plus(x, attended, layer.out, layer.attention_post, layer.feed.unit)
+            x = self._plus(x, x, layer.feed, layer.feed_post,
+                           not last and self._layers[n + 1].unit)
+        return k.rms_norm(x.x, self._norm, c.rms_eps)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 (K, vocab_size) of (K, hidden_size)."""
@@ -92,14 +96,17 @@ class DeviceLlama:
         """float32 (K, C): the logits of these tokens alone; ids: int32 (K, C)."""
         return self._capped(self._kernels.few_logits(hidden, self._head_rows, ids))
 
-    def _plus(self, x: Tensor, of: Tensor, part: Callable[[Tensor, Tensor | None], Tensor],
-              post: Tensor | None) -> Tensor:
-        """x + part(of), or x + the norm of part(of), summed up over ranks."""
+    def _plus(self, x: Residual, of: Any, part: Callable[[Any, Tensor | None, bool], Residual],
+              post: Tensor | None, squares: bool) -> Residual:
+        """x + part(of), or x + the norm of part(of), summed up over ranks.  squares: as for
+        `add_linear`."""
         group = self._group
-        if post is None:
-            return group.all_reduce(part(of, x if group.rank == 0 else None))
-        return self._kernels.rms_norm_add(group.all_reduce(part(of, None)), x, post,
-                                          self.config.rms_eps)
+        if post is not None:
+            return Residual(self._kernels.rms_norm_add(
+                group.all_reduce(part(of, None, False).x), x.x, post, self.config.rms_eps))
+        if group.size == 1:
+            return part(of, x.x, squares)
+        return Residual(group.all_reduce(part(of, x.x if group.rank == 0 else None, False).x))
 
     def _capped(self, logits: Tensor) -> Tensor:
         cap = self.config.logit_cap

@@ -64,6 +64,20 @@ class DeviceReader:
         parts = [self._matrix(name) for name in names]
         return self._packed(parts if order is None else [part[order] for part in parts])
 
+    def after_norm(self, norm: str, *names: str, order: Tensor | None = None
+                   ) -> tuple[Any, Tensor, bool]:
+        """As `matrix`, of what a norm gives; its weights, and whether they are one because the
+        matrices have been multiplied by them, which those of 4 bits are not."""
+        weights = self.norm(norm)
+        parts = [self._matrix(name) for name in names]
+        plain = [part for part in parts if isinstance(part, Tensor)]
+        if len(plain) < len(parts):
+            return self._packed(parts if order is None else [p[order] for p in parts]), weights, \
+                False
+        whole = torch.cat(plain if order is None else [part[order] for part in plain])
+        return self.kernels.pack((whole * weights).to(self._dtype)), \
+            torch.ones_like(weights, dtype=self._dtype), True
+
     def ordered(self, name: str) -> tuple[Any, Tensor | None]:
         """A matrix as it takes the least work, and the order that it wants its inputs in: which
         of them each of its columns is for; None if they stay."""

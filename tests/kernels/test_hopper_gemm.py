@@ -1,0 +1,304 @@
+"""Products in CUDA C++: on a GPU against float32; elsewhere how they are cut."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sglc.kernels import hopper_gemm_cuda
+from sglc.kernels.cuda_program import CudaKernel
+from sglc.kernels.fixed_linear_triton import add_linear_fixed, fixed_linear
+from sglc.kernels.fused_linear import fused_linear_torch
+from sglc.kernels.fused_linear_triton import add_linear_triton, fused_linear_triton, pack_triton
+from sglc.kernels.hopper_gemm_cuda import (
+    HopperGemmConfig,
+    HopperGemmForm,
+    hopper_gemm,
+    hopper_gemm_add,
+    hopper_gemm_columns,
+    hopper_gemm_config,
+    row_sums,
+    takes,
+)
+from tests.kernels.triton.places import close
+
+HALVES = [torch.bfloat16, torch.float16]
+OTHER = dict(zip(HALVES, HALVES[::-1], strict=True))
+FORMS = [HopperGemmForm(kind, *what) for kind in HALVES for what in (
+    ("PLAIN",), ("PLAIN", 64), ("WIDE",), ("RESIDUAL",), ("RESIDUAL", 0, 64),
+    ("RESIDUAL", 0, 128), ("SILU",), ("SILU", 9), ("GELU", 40))]
+
+
+def configs(form: HopperGemmForm, parts: int = 1) -> list[HopperGemmConfig]:
+    return [HopperGemmConfig(columns, *blocks) for columns in hopper_gemm_columns(form)
+            for blocks in ((1, 1), (2, 1), (1, 2))[:1 + parts]]
+
+
+def tiles(c: HopperGemmConfig, form: HopperGemmForm, rows: int, outs: int) -> int:
+    each = c.columns // 2 if form.gated else c.columns
+    return -(-rows // (128 * c.across)) * -(-outs // each)
+
+
+@given(st.integers(1, 20_000), st.integers(1, 4000).map(lambda n: 16 * n), st.sampled_from(FORMS),
+       st.integers(2, 200), st.sampled_from([1, 2]))
+def test_what_is_chosen(rows: int, outs: int, form: HopperGemmForm, processors: int,
+                        parts: int) -> None:
+    """One of the forms that there are; and of its width none with far fewer rounds."""
+    chosen = hopper_gemm_config(rows, outs, form, processors, parts)
+    assert chosen in configs(form, parts)
+    if form.block:
+        assert chosen.columns % form.block == 0
+
+    def rounds(c: HopperGemmConfig) -> int:
+        return -(-tiles(c, form, rows, outs) // (processors // (c.across * c.parts)))
+    for other in configs(form, parts):
+        if (other.columns, other.parts) == (chosen.columns, chosen.parts):
+            assert rounds(chosen) <= rounds(other) * 1.03
+
+
+def test_the_shapes_it_was_made_for() -> None:
+    """What a Llama 3.1 8B multiplies, on 132 processors: whole rounds at 256 rows, and at 128."""
+    def chosen(rows: int, outs: int, *what: object, parts: int = 1) -> HopperGemmConfig:
+        form = HopperGemmForm(torch.bfloat16, *what)  # type: ignore[arg-type]
+        return hopper_gemm_config(rows, outs, form, 132, parts)
+
+    assert chosen(256, 14336, "SILU", 64) == HopperGemmConfig(224, 2)
+    assert chosen(128, 14336, "SILU", 64) == HopperGemmConfig(224, 1)
+    assert chosen(256, 6144, "PLAIN", 64) == HopperGemmConfig(96, 2)
+    assert chosen(256, 4096, "RESIDUAL", 0, 64, parts=2) == HopperGemmConfig(128, 1, 2)
+    assert chosen(256, 4096, "RESIDUAL", 0, 64) == HopperGemmConfig(64, 2)
+
+
+def test_sums_of_squares_fit_in_registers() -> None:
+    for width in (8, 576, 4096, 4104, 8192):
+        sums = row_sums(width)
+        assert sums is not None and width <= sums.count * sums.block < width + sums.block
+        assert sums.count <= sums.stride <= 64 and sums.stride % 16 == 0
+    assert row_sums(8200) is None
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_kernel_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, broken: bool,
+                                      caplog: pytest.LogCaptureFixture) -> None:
+    """Products go on without it, and it is said once."""
+    def made(*what: object) -> tuple[None, int]:
+        if broken:
+            raise RuntimeError("the driver is too old")
+        return None, 66
+
+    monkeypatch.setattr(hopper_gemm_cuda, "available", lambda: True)
+    monkeypatch.setattr(hopper_gemm_cuda, "_kernel", made)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    device = 1000 + broken  # nobody has asked for it
+    for _ in range(3):
+        assert hopper_gemm_cuda._usable(device) is not broken
+    assert [r.message for r in caplog.records] == [
+        "products of many rows take cuBLAS: the driver is too old"] * broken
+
+
+def test_not_on_a_cpu() -> None:
+    x = torch.zeros(32, 64, dtype=torch.bfloat16)
+    assert not takes(x, torch.zeros(128, 64, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_the_source_of_every_form(form: HopperGemmForm) -> None:
+    """Three stages and more; as many sums as the product has, and two operands and a flag."""
+    for config in configs(form, 2):
+        source = hopper_gemm_cuda._source(form, config)
+        assert f"#define STAGES {config.stages}\n" in source and config.stages >= 3
+        kind = "bf16" if form.kind is torch.bfloat16 else "f16"
+        assert f"m64n{config.columns}k16.f32.{kind}.{kind}" in source
+        assert source.count('"+f"(d[') == config.columns // 2
+
+
+@pytest.fixture
+def hopper() -> None:
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("no GPU of compute capability 9.0")
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def random(*size: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(size, dtype=dtype, device="cuda")
+
+
+SHAPES = ((6144, 4096), (1008, 1032), (96, 4096), (16, 40), (3584, 8))
+ROWS = (1, 17, 100, 128, 129, 255, 300, 500, 1100)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("hopper")
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("result", ["PLAIN", "WIDE", "RESIDUAL", "SILU", "GELU"])
+def test_against_float32(dtype: torch.dtype, result: str) -> None:
+    """Every form of a tile, ragged sizes; all give the same bits."""
+    form = HopperGemmForm(dtype, result)
+    wide = torch.float32 if result == "WIDE" else None
+    for outs, width in SHAPES:
+        weight = random(outs << form.gated, width, dtype=dtype) / width**0.5
+        for rows in ROWS:
+            x = random(rows, width, dtype=dtype)
+            assert takes(x, weight) and not takes(x.float(), weight)
+            assert not takes(x, weight.to(OTHER[dtype]))
+            old = random(rows, outs, dtype=dtype) if result == "RESIDUAL" else None
+            exact = fused_linear_torch(
+                x.float(), weight.float(), residual=None if old is None else old.float(),
+                gated=form.gated, gelu=result == "GELU")
+            results = [hopper_gemm(x, weight, None if old is None else old.clone(), form.gated,
+                                   wide, result == "GELU", config=config)
+                       for config in configs(form)]
+            close(results[0], exact, wide or dtype, 2)
+            for config, other in zip(configs(form), results, strict=True):
+                assert torch.equal(results[0], other), (rows, outs, width, config)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("hopper")
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_sums_of_squares(dtype: torch.dtype) -> None:
+    """Of what is added to the residual, and a norm by them in the next product; every form of a
+    tile, of which those that are not cut give the same bits."""
+    for hidden, width in ((4096, 1536), (5120, 512), (1040, 264), (48, 4096), (8192, 1024)):
+        rule = row_sums(hidden)
+        assert rule is not None
+        block = rule.block
+        form = HopperGemmForm(dtype, "RESIDUAL", 0, block)
+        down, up = random(hidden, width, dtype=dtype) / width**0.5, random(
+            2 * 200, hidden, dtype=dtype) / hidden**0.5
+        for rows in (1, 129, 300):
+            x, old = random(rows, width, dtype=dtype), random(rows, hidden, dtype=dtype)
+            exact = x.float() @ down.float().t() + old.float()
+            first = None
+            for config in configs(form, 2):
+                if config.parts > 1 and width < 1024:
+                    continue
+                found = hopper_gemm_add(x, down, old.clone(), config=config)
+                close(found.x, exact, dtype, 2)
+                assert found.squares is not None
+                parts = torch.nn.functional.pad(found.x.float().square(), (0, -hidden % block))
+                wanted = parts.view(rows, -1, block).sum(2)
+                sums = found.squares[:, :wanted.shape[1]]
+                assert torch.allclose(sums, wanted, rtol=1e-4), (hidden, rows, config)
+                first = first or found
+                if config.parts == 1:
+                    assert torch.equal(first.x, found.x)
+                    assert torch.equal(first.squares[:, :sums.shape[1]], sums)
+            assert first is not None and first.squares is not None
+            first.squares[:, wanted.shape[1]:] = float("nan")  # nobody may read these
+            for gated in (False, True):
+                exact = fused_linear_torch(first.x.float(), up.float(),
+                                           torch.ones(hidden, device="cuda"), 1e-5, gated=gated)
+                taking = HopperGemmForm(dtype, "SILU" if gated else "PLAIN", wanted.shape[1])
+                results = [hopper_gemm(first, up, gated=gated, eps=1e-5, config=config)
+                           for config in configs(taking)]
+                close(results[0], exact, dtype, 2)
+                for other in results:
+                    assert torch.equal(results[0], other)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("hopper")
+def test_rows_do_not_depend_on_each_other() -> None:
+    weight = random(28672, 512, dtype=torch.bfloat16)
+    x, old = random(3000, 512, dtype=torch.bfloat16), random(3000, 2048, dtype=torch.bfloat16)
+    whole = hopper_gemm(x, weight, gated=True)
+    added = hopper_gemm_add(x, weight[:2048], old.clone())
+    normed = hopper_gemm(added, weight.view(-1, 2048), eps=1e-5)
+    assert added.squares is not None
+    for first, last in ((0, 1), (5, 133), (100, 356), (0, 1024), (2999, 3000)):
+        some = slice(first, last)
+        assert torch.equal(hopper_gemm(x[some], weight, gated=True), whole[some])
+        part = hopper_gemm_add(x[some], weight[:2048], old[some].clone())
+        assert part.squares is not None
+        assert torch.equal(part.x, added.x[some])
+        assert torch.equal(part.squares, added.squares[some])
+        assert torch.equal(hopper_gemm(part, weight.view(-1, 2048), eps=1e-5), normed[some])
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("hopper")
+def test_nothing_else_is_written_and_nan_stays_in_its_row() -> None:
+    """The result lies between others' memory; what is outside of the matrices counts as zero."""
+    weight = random(2 * 120, 72, dtype=torch.float16)
+    x = random(131, 72, dtype=torch.float16)
+    room = torch.full((3, 131 * 240), 7.0, dtype=torch.float16, device="cuda")
+
+    class Given(torch.Tensor):
+        def new_empty(self, rows: int, outs: int, **_: object) -> torch.Tensor:
+            return room[1, :rows * outs].view(rows, outs)
+
+    x[7] = float("nan")
+    for gated in (False, True):
+        found = hopper_gemm(x.as_subclass(Given), weight, gated=gated)
+        assert found.data_ptr() == room[1].data_ptr()
+        assert bool((room[0] == 7).all()) and bool((room[2] == 7).all())
+        assert bool(found[7].isnan().all())
+        assert not bool(found[torch.arange(131) != 7].isnan().any())
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("hopper")
+def test_in_a_layer_and_in_a_graph() -> None:
+    """After the norm, or the product that made the norm's sums, that it overlaps with, replayed
+    with other inputs."""
+    weight = pack_triton(random(2 * 1024, 2048, dtype=torch.bfloat16) / 45)
+    down = pack_triton(random(2048, 1024, dtype=torch.bfloat16) / 32)
+    one = torch.ones(2048, dtype=torch.bfloat16, device="cuda")
+    gain, x = random(2048, dtype=torch.bfloat16), random(200, 2048, dtype=torch.bfloat16)
+    before = random(200, 1024, dtype=torch.bfloat16)
+
+    def compute() -> list[torch.Tensor]:
+        found = [fused_linear_triton(x, weight, gain, 1e-5, gated=True)]
+        for add, product in ((add_linear_triton, fused_linear_triton),
+                             (add_linear_fixed, fixed_linear)):
+            added = add(before, down, x.clone(), True)
+            assert added.squares is not None
+            found += [added.x, product(added, weight, one, 1e-5, gated=True)]
+        return found
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        compute()
+        stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        graph.capture_begin()
+        found = compute()
+        graph.capture_end()
+    torch.cuda.synchronize()
+    for _ in range(20):
+        x.copy_(random(200, 2048, dtype=torch.bfloat16))
+        before.copy_(random(200, 1024, dtype=torch.bfloat16))
+        graph.replay()
+        close(found[0], fused_linear_torch(x.float(), weight.weight.float(), gain.float(), 1e-5,
+                                           gated=True), torch.bfloat16, 2)
+        for added, product in (found[1:3], found[3:5]):
+            close(added, fused_linear_torch(before.float(), down.weight.float(),
+                                            residual=x.float()), torch.bfloat16, 2)
+            close(product, fused_linear_torch(added.float(), weight.weight.float(), one.float(),
+                                              1e-5, gated=True), torch.bfloat16, 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("hopper")
+def test_where_sums_are_made() -> None:
+    """Of the numbers of rows for which that is faster; without them the norm is a kernel."""
+    down = pack_triton(random(512, 256, dtype=torch.bfloat16) / 16)
+    up = pack_triton(random(512, 512, dtype=torch.bfloat16) / 22)
+    one = torch.ones(512, dtype=torch.bfloat16, device="cuda")
+    for rows in (1, 16, 17, 128, 160, 192, 224, 256, 257, 2000):
+        x, old = random(rows, 256, dtype=torch.bfloat16), random(rows, 512, dtype=torch.bfloat16)
+        found = add_linear_triton(x, down, old.clone(), True)
+        assert (found.squares is not None) == (rows in (224, 256))
+        assert add_linear_triton(x, down, old.clone()).squares is None
+        assert add_linear_fixed(x, down, old.clone(), True).squares is not None
+        exact = fused_linear_torch(found.x.float(), up.weight.float(), one.float(), 1e-5)
+        close(fused_linear_triton(found, up, one, 1e-5), exact, torch.bfloat16, 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("hopper")
+def test_a_source_that_does_not_compile() -> None:
+    with pytest.raises(RuntimeError, match=r"does not compile.*error"):
+        CudaKernel("extern \"C\" __global__ void f() { nothing; }", "f", 32, 1, 0, 0)
