@@ -11,7 +11,8 @@ from sglc.errors import LanguageError, ModelError
 
 _KV_BYTES = 3 << 30  # what the KV pool may take by default on the CPU (touched only when used)
 _KV_TOKENS = 65536  # and no more than this many tokens
-_GPU_TOKENS, _GPU_RUNNING = 8192, 1024  # of a step, on a GPU
+_CPU_STEP = 512  # new tokens a step
+_CPU_RUNNING, _GPU_RUNNING = 256, 1024
 _CPU_RIDES, _GPU_RIDES = 20, 256  # tokens that a step takes along (bench/router.py)
 
 
@@ -41,7 +42,8 @@ class Engine(LocalBackend):
     kernels: "auto" takes the best that are there, "torch" the references; on a GPU also "triton",
         or "flashinfer", where that package attends for long prompts.
     chat_template: None for the tokenizer's own, a name, jinja text, or a ChatTemplate.
-    max_batch_tokens: new tokens a step; None is 512 on the CPU and 8192 on a GPU.
+    max_batch_tokens: new tokens a step; None is 512 on the CPU, on a GPU 128 for each of its
+        processors (16,896 on an H100 or H200), and 8192 where that has less than 60 GiB.
     max_running: sequences at once; None is 256 on the CPU and 1024 on a GPU.
     jump_forward: "safe" appends the tokens that a regex or schema leaves no choice about without
         asking the model, "off" asks it; the ids are the same.
@@ -108,9 +110,10 @@ class Engine(LocalBackend):
                                         "on a GPU, open an AWQ or GPTQ checkpoint"))
             runner, about = open_device_parallel(
                 path, tp, dtype=dtype, device=kind, kernels=kernels, load_format=load_format,
-                max_tokens=max_batch_tokens or _GPU_TOKENS, max_rows=max_running or _GPU_RUNNING,
+                max_tokens=max_batch_tokens, max_rows=max_running or _GPU_RUNNING,
                 deterministic=deterministic)
             room = kv_tokens or runner.room(mem_fraction)
+            max_batch_tokens = runner.max_tokens
         tokenizer = open_tokenizer(about, bare=load_format == "dummy") if (
             tokenizer_path is None) else tokenizer_at(
                 resolve_model(tokenizer_path, weights=False))
@@ -118,8 +121,8 @@ class Engine(LocalBackend):
         tokenizer.images = None if vision is None else vision.places
         core = EngineCore(
             runner, tokenizer, kv_tokens=room, radix_cache=radix_cache,
-            max_batch_tokens=max_batch_tokens or (512 if kind == "cpu" else _GPU_TOKENS),
-            max_running=max_running or (256 if kind == "cpu" else _GPU_RUNNING),
+            max_batch_tokens=max_batch_tokens or _CPU_STEP,
+            max_running=max_running or (_CPU_RUNNING if kind == "cpu" else _GPU_RUNNING),
             jump_forward=jump_forward, policy=policy,
             ride_tokens=(_CPU_RIDES if kind == "cpu" else _GPU_RIDES)
             if ride_tokens is None else ride_tokens)
@@ -189,6 +192,15 @@ def resolve_device_name(device: object, gpu: bool) -> str:
         raise ModelError("SGLC504", "there is no GPU that PyTorch can use",
                          fixes=('use device="cpu"', "install PyTorch with CUDA"))
     return device
+
+
+def on_gpu(device: object) -> bool:
+    """Whether `Engine` would take a GPU.  Raises ModelError (SGLC504) as that does."""
+    try:
+        import torch
+    except ImportError:  # which `Engine` says
+        return False
+    return resolve_device_name(device, torch.cuda.is_available()) != "cpu"
 
 
 def open_tokenizer(about: dict[str, Any], *, bare: bool = False) -> Any:

@@ -72,7 +72,7 @@ def backend(options: argparse.Namespace) -> Iterator[Any]:
     else:
         from sglc.serve.engines import open_backend
 
-        found = open_backend(ServeOptions(model=options.model))
+        found = open_backend(ServeOptions(model=options.model), batches=True)
     with found:
         yield found
 

@@ -9,9 +9,14 @@ from sglc.errors import LanguageError
 from sglc.serve.options import ServeOptions
 from sglc.tokens.template_file import read_template
 
+# New tokens a step on a GPU while others wait for their next one: half of what is best for whole
+# batches (183 ms of an 8B model on an H200).
+_SERVED_TOKENS = 8192
 
-def open_backend(options: ServeOptions) -> Any:
-    """The engine that was asked for.  Raises SglcError."""
+
+def open_backend(options: ServeOptions, *, batches: bool = False) -> Any:
+    """The engine that was asked for; batches: for whole batches, in which nobody waits for single
+    tokens.  Raises SglcError."""
     template = read_template(options.chat_template)
     if not options.disk_cache:
         os.environ["SGLC_GRAMMAR_CACHE"] = "off"
@@ -27,13 +32,15 @@ def open_backend(options: ServeOptions) -> Any:
                          chat_template=template, radix_cache=options.radix_cache,
                          jump_forward=options.jump_forward, policy=options.policy,
                          seed=options.seed or 0, **given)
-    from sglc.backends.engine import Engine
+    from sglc.backends.engine import Engine, on_gpu
 
     if options.context_length is not None:
         raise LanguageError("SGLC008", "--context-length is not supported",
                             why="the context is the model's own",
                             fixes=("limit max_tokens in requests",))
     given = _given(options, "kv_tokens", "max_batch_tokens", "mem_fraction")
+    if not batches and on_gpu(options.device):
+        given.setdefault("max_batch_tokens", _SERVED_TOKENS)
     given["tp"] = options.tp
     if options.load_format != "auto":
         given["load_format"] = "auto" if options.load_format == "safetensors" else (

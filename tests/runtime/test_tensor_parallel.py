@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ import torch
 
 import sglc
 from sglc.errors import EngineError, ModelError, SglcError
-from sglc.runtime.cuda.load import load_device_runner
+from sglc.runtime.cuda.load import load_device_runner, step_tokens
 from sglc.runtime.engine import EngineCore
 from sglc.runtime.model_runner import load_runner
 from sglc.runtime.parallel.opening import open_device_parallel, open_parallel
@@ -255,6 +256,18 @@ def test_more_ranks_than_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             sglc.Engine(tmp_path, device=device, tp=tp)
         assert f"there are no {tp} GPUs from number {first} on" in str(caught.value)
         assert "PyTorch sees 2" in str(caught.value) and f"tp={2 - first}" in str(caught.value)
+    for tp in (1, 2):
+        with pytest.raises(ModelError, match="there is no GPU number 2"):
+            sglc.Engine(tmp_path, device="cuda:2", tp=tp)
+
+
+@pytest.mark.parametrize("gib, tokens", [(80, 16896), (24, 8192)])
+def test_tokens_of_a_step(monkeypatch: pytest.MonkeyPatch, gib: int, tokens: int) -> None:
+    """By the GPU's processors, where there is room for so many."""
+    about = SimpleNamespace(total_memory=gib * 10**9, multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: about)
+    assert step_tokens(torch.device("cuda", 1)) == tokens
+    assert step_tokens(torch.device("cpu")) == 8192
 
 
 @pytest.mark.slow

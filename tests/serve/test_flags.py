@@ -128,3 +128,20 @@ def test_settings_reach_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
                      "kernels": "auto", "chat_template": None, "tokenizer_path": "t"}
     with pytest.raises(SglcError, match="context-length"):
         open_backend(ServeOptions(model="m", context_length=5))
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_steps_are_shorter_while_others_wait(monkeypatch: pytest.MonkeyPatch, gpu: bool) -> None:
+    """On a GPU, where a server's clients wait for single tokens; not for a file of requests."""
+    asked: list[Any] = []
+
+    def engine(self: Any, model: Any = None, **given: Any) -> None:
+        asked.append(given.get("max_batch_tokens"))
+
+    monkeypatch.setattr("sglc.backends.engine.Engine.__init__", engine)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    open_backend(ServeOptions(model="m"))
+    open_backend(ServeOptions(model="m"), batches=True)
+    open_backend(ServeOptions(model="m", max_batch_tokens=20_000))
+    open_backend(ServeOptions(model="m", device="cpu"))
+    assert asked == [8192 if gpu else None, None, 20_000, None]

@@ -23,6 +23,8 @@ from sglc.runtime.vision.tower import VisionModel
 from sglc.runtime.weights.metered import MeteredWeights
 from sglc.runtime.weights.source import WeightSource
 
+_LARGE = 60 << 30  # bytes of a GPU of which 16,896 tokens in flight take little
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -78,6 +80,15 @@ def load_device_runner(path: str | Path, *, dtype: str = "auto", device: str = "
                          fixes=("use a smaller model, or a shorter dtype",
                                 "end other processes that use the GPU")) from error
     return runner, about
+
+
+def step_tokens(device: torch.device) -> int:
+    """How many new tokens a step takes by default: on a GPU so many that the tiles of most
+    products, of 128 rows, keep all processors busy to the end; 8192 where memory is short."""
+    if device.type != "cuda":
+        return 8192
+    about = torch.cuda.get_device_properties(device)
+    return 128 * about.multi_processor_count if about.total_memory >= _LARGE else 8192
 
 
 def model_shape(path: str | Path, load_format: str = "auto") -> LlamaConfig:

@@ -50,9 +50,12 @@ def open_device_parallel(path: str | Path, size: int, *, device: str = "cuda", *
     Otherwise as `load_device_runner`; on the CPU, processes stand in for GPUs.  Raises ModelError
     (SGLC504) if the model cannot be divided evenly, or there are fewer GPUs.
     """
-    from sglc.runtime.cuda.load import load_device_runner, model_shape
+    from sglc.runtime.cuda.load import load_device_runner, model_shape, step_tokens
     from sglc.runtime.cuda.ranks import LeadingRunner
 
+    where = torch.device(device)
+    first = _first_gpu(where, size) if where.type == "cuda" else 0
+    given["max_tokens"] = given.get("max_tokens") or step_tokens(where)  # the same on all ranks
     if size == 1:
         return load_device_runner(path, device=device, **given)
     if size > 2 and given.get("deterministic"):
@@ -60,15 +63,6 @@ def open_device_parallel(path: str | Path, size: int, *, device: str = "cuda", *
                          why="the order in which NCCL adds up three ranks or more depends on how "
                              "many tokens there are", fixes=("use tp=2, or leave it out",))
     check_split(model_shape(path, given.get("load_format", "auto")), size, even=True)
-    where = torch.device(device)
-    first = 0
-    if where.type == "cuda":
-        first = torch.cuda.current_device() if where.index is None else where.index
-        there = torch.cuda.device_count()
-        if first + size > there:
-            raise ModelError("SGLC504", f"there are no {size} GPUs from number {first} on",
-                             why=f"PyTorch sees {there}",
-                             fixes=(f"use tp={max(1, there - first)}",))
     link = _link(where.type, first, 0, size)
     team = Team(link, _job(path, size, on_device=True, first=first,
                            given={"device": where.type, **given}))
@@ -82,6 +76,18 @@ def open_device_parallel(path: str | Path, size: int, *, device: str = "cuda", *
     except BaseException:
         team.close(kill=True)
         raise
+
+
+def _first_gpu(device: torch.device, size: int) -> int:
+    first = torch.cuda.current_device() if device.index is None else device.index
+    there = torch.cuda.device_count()
+    if first >= there:
+        raise ModelError("SGLC504", f"there is no GPU number {first}",
+                         why=f"PyTorch sees {there}, and counts from 0")
+    if first + size > there:
+        raise ModelError("SGLC504", f"there are no {size} GPUs from number {first} on",
+                         why=f"PyTorch sees {there}", fixes=(f"use tp={there - first}",))
+    return first
 
 
 def load_part(job: dict[str, Any]) -> tuple[Any, Link]:
