@@ -38,9 +38,9 @@ def load_device_runner(path: str | Path, *, dtype: str = "auto", device: str = "
 
     dtype: "bfloat16", "float16", "float32" (without TF32), or "auto": what config.json says,
     else bfloat16 (float16 instead below compute capability 8.0).  load_format: "auto" reads the
-    weights; "dummy" makes random ones on the device and needs nothing but a folder with a
-    config.json.  deterministic: a token's result does not depend on what is computed beside it.
-    group: of which this rank's part is loaded.
+    weights; "dummy" makes random ones on the device, as wide as its `initializer_range`, and needs
+    nothing but a folder with a config.json.  deterministic: a token's result does not depend on
+    what is computed beside it.  group: of which this rank's part is loaded.
     runner_type: what makes the runner.  The rest as `load_runner` and `DeviceRunner`.
     Raises ModelError (SGLC504) if the model cannot be used, or does not fit.
     """
@@ -64,7 +64,7 @@ def load_device_runner(path: str | Path, *, dtype: str = "auto", device: str = "
     try:
         if load_format == "dummy":
             scheme = int4_scheme(named, Path(path) / "config.json")
-            source = DummyWeights(config, kind, where, scheme=scheme)
+            source = DummyWeights(config, kind, where, scheme=scheme, spread=_spread(named))
         if group is not None:
             source, config = rank_part(source, config, group, even=True)
         with torch.inference_mode(), MeteredWeights(source) as metered:
@@ -103,6 +103,15 @@ def _dummy(path: Path) -> tuple[LlamaConfig, dict[str, Any], dict[str, Any]]:
         raise ModelError("SGLC504", f"{path} has no config.json that can be read",
                          why=str(error)) from error
     return config_from_hf(named, path / "config.json"), {"folder": str(path)}, named
+
+
+def _spread(config: dict[str, Any]) -> float:
+    """What a model's weights have as standard deviation before training, as config.json says."""
+    found = config.get("initializer_range", 0.02)
+    if isinstance(found, bool) or not isinstance(found, (int, float)) or not 0 < found <= 1:
+        raise ModelError("SGLC504", f"initializer_range is {found!r} in config.json",
+                         fixes=("make it a number above 0 and at most 1, or leave it out",))
+    return float(found)
 
 
 def _auto_dtype(config: dict[str, Any], device: torch.device) -> str:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sglc.errors import ModelError
 from sglc.runtime.cuda.load import load_device_runner
 from sglc.runtime.cuda.runner import DeviceRunner
 from sglc.runtime.engine import EngineCore
@@ -143,6 +144,12 @@ def test_random_weights(tmp_path: Path, name: str) -> None:
     logits = alone(runner, tokens(20, VOCAB))
     assert torch.isfinite(logits).all() and logits.std() > 0.01
     assert torch.equal(alone(runner, tokens(20, VOCAB)), logits)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "initializer_range": 0.001}))
+    runner = on_device(tmp_path, ("cpu", "torch", False), load_format="dummy", dtype="bfloat16")
+    assert 0 < alone(runner, tokens(20, VOCAB)).std() < logits.std() / 4
+    (tmp_path / "config.json").write_text(json.dumps({**config, "initializer_range": "wide"}))
+    with pytest.raises(ModelError, match="initializer_range"):
+        on_device(tmp_path, ("cpu", "torch", False), load_format="dummy")
 
 
 # -- on a GPU ------------------------------------------------------------------------------------
