@@ -43,7 +43,7 @@ class Engine(LocalBackend):
         or "flashinfer", where that package attends for long prompts.
     chat_template: None for the tokenizer's own, a name, jinja text, or a ChatTemplate.
     max_batch_tokens: new tokens a step; None is 512 on the CPU, on a GPU 128 for each of its
-        processors (16,896 on an H100 or H200), and 8192 where that has less than 60 GiB.
+        processors (16,896 on an H100 or H200), and 8192 where weights leave less than 48 GiB.
     max_running: sequences at once; None is 256 on the CPU and 1024 on a GPU.
     jump_forward: "safe" appends the tokens that a regex or schema leaves no choice about without
         asking the model, "off" asks it; the ids are the same.
@@ -185,7 +185,7 @@ def resolve_device_name(device: object, gpu: bool) -> str:
         return "cuda" if gpu else "cpu"
     if device == "cpu":
         return "cpu"
-    if not isinstance(device, str) or not re.fullmatch(r"cuda(:[0-9]+)?", device):
+    if not isinstance(device, str) or not re.fullmatch(r"cuda(:(0|[1-9][0-9]?))?", device):
         raise ModelError("SGLC504", f"the device {device!r} is not supported",
                          fixes=('use "auto", "cpu" or "cuda"',))
     if not gpu:

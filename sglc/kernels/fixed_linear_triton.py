@@ -84,7 +84,7 @@ def fixed_linear(x: Tensor | Residual, weight: PackedWeight, norm: Tensor | None
     outs, width = w.shape
     hopper = takes(x, w, out_dtype)
     if squares is not None and norm is not None and hopper:
-        return hopper_gemm(Residual(x, squares), w, None, gated, out_dtype, gelu, eps)
+        return hopper_gemm(Residual(x, squares), w, residual, gated, out_dtype, gelu, eps)
     if norm is not None:
         x = rms_norm_triton(x, norm, eps)
     if hopper:

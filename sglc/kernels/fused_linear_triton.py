@@ -3,8 +3,8 @@
 Up to 16 rows the product is bound by reading the weight, and everything around it happens in the
 same kernel.  With more, the norm is a kernel of its own; cuBLAS multiplies (and adds the residual);
 products with a gate are one kernel on Hopper where its tiles are full enough, and elsewhere the
-gate comes after cuBLAS.  Of some numbers of rows all products on Hopper are that kernel, which
-does the norm as well (see `Residual`).
+gate comes after cuBLAS.  Of some numbers of rows a layer's products on Hopper all are that kernel,
+which does the norm as well (see `Residual`).
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def fused_linear_triton(x: Tensor | Residual, weight: PackedWeight | PackedInt4,
         return small_gemm_triton(x, weight.weight, weight.arrived, norm, eps, residual, gated,
                                  kind, gelu=gelu)
     if squares is not None and norm is not None and takes(x, weight.weight, out_dtype):
-        return hopper_gemm(Residual(x, squares), weight.weight, None, gated, out_dtype, gelu, eps)
+        return hopper_gemm(Residual(x, squares), weight.weight, residual, gated, out_dtype, gelu,
+                           eps)
     if norm is not None:
         x = rms_norm_triton(x, norm, eps)
     if gated and kind is x.dtype and takes(x, weight.weight) and _fills(len(x)):

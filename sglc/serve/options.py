@@ -102,7 +102,8 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     e.add_argument("--mem-fraction-static", type=float, metavar="F",
                    help="share of the memory that weights and KV may take")
     e.add_argument("--context-length", type=int, metavar="N")
-    e.add_argument("--max-batch-tokens", type=int, metavar="N", help="new tokens a step")
+    e.add_argument("--max-batch-tokens", type=int, metavar="N",
+                   help="new tokens a step (default: 8192 on a GPU, 512 on the CPU)")
     e.add_argument("--schedule-heuristic", "--schedule-policy", "--policy", dest="policy",
                    default="planned", choices=(*_HEURISTICS, "random"))
     e.add_argument("--model-mode", nargs="+", default=[], choices=("flashinfer", "no-cache"))

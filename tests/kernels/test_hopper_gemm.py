@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sglc.kernels import hopper_gemm_cuda
+from sglc.kernels import fixed_linear_triton, fused_linear_triton, hopper_gemm_cuda
 from sglc.kernels.cuda_program import CudaKernel
 from sglc.kernels.fixed_linear_triton import add_linear_fixed, fixed_linear
 from sglc.kernels.fused_linear import fused_linear_torch
-from sglc.kernels.fused_linear_triton import add_linear_triton, fused_linear_triton, pack_triton
+from sglc.kernels.fused_linear_triton import add_linear_triton, pack_triton
 from sglc.kernels.hopper_gemm_cuda import (
     HopperGemmConfig,
     HopperGemmForm,
@@ -22,7 +25,10 @@ from sglc.kernels.hopper_gemm_cuda import (
     row_sums,
     takes,
 )
+from sglc.kernels.residual import Residual
 from tests.kernels.triton.places import close
+
+fused_linear = fused_linear_triton.fused_linear_triton
 
 HALVES = [torch.bfloat16, torch.float16]
 OTHER = dict(zip(HALVES, HALVES[::-1], strict=True))
@@ -96,6 +102,44 @@ def test_a_kernel_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, broken: b
         assert hopper_gemm_cuda._usable(device) is not broken
     assert [r.message for r in caplog.records] == [
         "products of many rows take cuBLAS: the driver is too old"] * broken
+
+
+@pytest.mark.parametrize("module, product", [(fused_linear_triton, fused_linear),
+                                             (fixed_linear_triton, fixed_linear)])
+@pytest.mark.parametrize("rest", [{}, {"residual": True}, {"gated": True},
+                                  {"gated": True, "gelu": True}, {"out_dtype": torch.float32}],
+                         ids=str)
+def test_all_that_is_asked_for_comes_after_sums(monkeypatch: pytest.MonkeyPatch,
+                                                module: ModuleType, product: Any,
+                                                rest: dict[str, Any]) -> None:
+    """Where a product scales its rows by sums of squares, with the reference in its place."""
+    x, weight = torch.randn(20, 64).bfloat16(), torch.randn(32, 64).bfloat16()
+    old, one = torch.randn(20, 32).bfloat16(), torch.ones(64).bfloat16()
+
+    def taken(x: Residual, weight: torch.Tensor, residual: torch.Tensor | None = None,
+              gated: bool = False, out_dtype: torch.dtype | None = None, gelu: bool = False,
+              eps: float = 0.0) -> torch.Tensor:
+        assert x.squares is not None
+        return fused_linear_torch(x, weight, one, eps, residual, gated, out_dtype, gelu)
+
+    monkeypatch.setattr(module, "hopper_gemm", taken)
+    monkeypatch.setattr(module, "takes", lambda *_: True)
+
+    def result(x: Any, product: Any, weight: Any) -> torch.Tensor:
+        given = {**rest, "residual": old.clone()} if "residual" in rest else rest
+        return product(x, weight, one, 1e-2, **given)
+
+    found = result(Residual(x, x.float().square()), product, pack_triton(weight))
+    exact = result(x, fused_linear_torch, weight)
+    assert found.dtype is exact.dtype and torch.equal(found, exact)
+
+
+def test_where_tiles_are_full_enough() -> None:
+    """For gate and up; as measured (`bench.gpu_products`)."""
+    for rows in (17, 64, 128, 223, 224, 256, 384, 512, 1024, 8448, 16896):
+        assert fused_linear_triton._fills(rows)
+    for rows in (129, 160, 192, 200, 257, 320):
+        assert not fused_linear_triton._fills(rows)
 
 
 def test_not_on_a_cpu() -> None:
@@ -188,12 +232,15 @@ def test_sums_of_squares(dtype: torch.dtype) -> None:
                     assert torch.equal(first.squares[:, :sums.shape[1]], sums)
             assert first is not None and first.squares is not None
             first.squares[:, wanted.shape[1]:] = float("nan")  # nobody may read these
-            for gated in (False, True):
-                exact = fused_linear_torch(first.x.float(), up.float(),
-                                           torch.ones(hidden, device="cuda"), 1e-5, gated=gated)
-                taking = HopperGemmForm(dtype, "SILU" if gated else "PLAIN", wanted.shape[1])
-                results = [hopper_gemm(first, up, gated=gated, eps=1e-5, config=config)
-                           for config in configs(taking)]
+            base = random(rows, 2 * 200, dtype=dtype)
+            for result in ("PLAIN", "SILU", "RESIDUAL"):
+                gated, adds = result == "SILU", result == "RESIDUAL"
+                exact = fused_linear_torch(
+                    first.x.float(), up.float(), torch.ones(hidden, device="cuda"), 1e-5,
+                    base.float() if adds else None, gated)
+                results = [hopper_gemm(first, up, base.clone() if adds else None, gated, eps=1e-5,
+                                       config=config)
+                           for config in configs(HopperGemmForm(dtype, result, wanted.shape[1]))]
                 close(results[0], exact, dtype, 2)
                 for other in results:
                     assert torch.equal(results[0], other)
@@ -251,8 +298,8 @@ def test_in_a_layer_and_in_a_graph() -> None:
     before = random(200, 1024, dtype=torch.bfloat16)
 
     def compute() -> list[torch.Tensor]:
-        found = [fused_linear_triton(x, weight, gain, 1e-5, gated=True)]
-        for add, product in ((add_linear_triton, fused_linear_triton),
+        found = [fused_linear(x, weight, gain, 1e-5, gated=True)]
+        for add, product in ((add_linear_triton, fused_linear),
                              (add_linear_fixed, fixed_linear)):
             added = add(before, down, x.clone(), True)
             assert added.squares is not None
@@ -294,7 +341,7 @@ def test_where_sums_are_made() -> None:
         assert add_linear_triton(x, down, old.clone()).squares is None
         assert add_linear_fixed(x, down, old.clone(), True).squares is not None
         exact = fused_linear_torch(found.x.float(), up.weight.float(), one.float(), 1e-5)
-        close(fused_linear_triton(found, up, one, 1e-5), exact, torch.bfloat16, 2)
+        close(fused_linear(found, up, one, 1e-5), exact, torch.bfloat16, 2)
 
 
 @pytest.mark.gpu

@@ -20,6 +20,7 @@ import torch
 
 import sglc
 from sglc.errors import EngineError, ModelError, SglcError
+from sglc.runtime.cuda import load
 from sglc.runtime.cuda.load import load_device_runner, step_tokens
 from sglc.runtime.engine import EngineCore
 from sglc.runtime.model_runner import load_runner
@@ -259,15 +260,38 @@ def test_more_ranks_than_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for tp in (1, 2):
         with pytest.raises(ModelError, match="there is no GPU number 2"):
             sglc.Engine(tmp_path, device="cuda:2", tp=tp)
+        for name in ("cuda:300", "cuda:" + 20 * "9", "cuda:01", "cuda:-1", "cuda:"):
+            with pytest.raises(ModelError, match=f"the device '{name}' is not supported"):
+                sglc.Engine(tmp_path, device=name, tp=tp)
 
 
-@pytest.mark.parametrize("gib, tokens", [(80, 16896), (24, 8192)])
-def test_tokens_of_a_step(monkeypatch: pytest.MonkeyPatch, gib: int, tokens: int) -> None:
-    """By the GPU's processors, where there is room for so many."""
+@pytest.mark.parametrize("wide, gib, size, dtype, tokens", [
+    (1, 80, 1, "auto", 16896), (1, 24, 1, "auto", 8192),
+    (32, 80, 1, "auto", 8192), (32, 141, 1, "auto", 16896), (32, 141, 1, "float32", 8192),
+    (70, 80, 2, "auto", 8192), (70, 80, 4, "auto", 8192), (70, 141, 2, "auto", 16896)])
+def test_tokens_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wide: int, gib: int,
+                          size: int, dtype: str, tokens: int) -> None:
+    """By the GPU's processors, where weights of `wide` times 10^9 numbers leave room for so many;
+    the same for all ranks."""
+    (tmp_path / "config.json").write_text(json.dumps({
+        "model_type": "llama", "hidden_size": 8192, "intermediate_size": 8 * 8192,
+        "num_hidden_layers": round(wide * 10**9 / (28 * 8192**2)) or 1,
+        "num_attention_heads": 64, "num_key_value_heads": 64, "vocab_size": 64}))
     about = SimpleNamespace(total_memory=gib * 10**9, multi_processor_count=132)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: about)
-    assert step_tokens(torch.device("cuda", 1)) == tokens
-    assert step_tokens(torch.device("cpu")) == 8192
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    here = torch.device("cuda", 1)
+    given = {"dtype": dtype, "load_format": "dummy"}
+    assert step_tokens(tmp_path, here, size, **given) == tokens
+    assert step_tokens(tmp_path, torch.device("cpu"), size, **given) == 8192
+    with pytest.raises(ModelError, match="unknown load_format 'new'"):
+        step_tokens(tmp_path, here, load_format="new")
+    asked: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(load, "load_device_runner", lambda path, **given: asked.append(given))
+    for most in (None, 100):
+        open_device_parallel(tmp_path, 1, device="cuda:1", max_tokens=most, **given)
+    assert [a["max_tokens"] for a in asked] == [step_tokens(tmp_path, here, **given), 100]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sglc.runtime.cuda.model import DeviceLlama
 from sglc.runtime.cuda.runner import DeviceRunner
 from sglc.runtime.model_runner import open_model
 from sglc.runtime.models.config import LlamaConfig, config_from_hf
+from sglc.runtime.models.fields import Fields
 from sglc.runtime.models.quantization import int4_scheme
 from sglc.runtime.parallel.group import Group
 from sglc.runtime.parallel.sharded import rank_part
@@ -23,7 +25,7 @@ from sglc.runtime.vision.tower import VisionModel
 from sglc.runtime.weights.metered import MeteredWeights
 from sglc.runtime.weights.source import WeightSource
 
-_LARGE = 60 << 30  # bytes of a GPU of which 16,896 tokens in flight take little
+_LARGE = 48 << 30  # bytes beside the weights, of which 16,896 tokens in flight take little
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -47,24 +49,15 @@ def load_device_runner(path: str | Path, *, dtype: str = "auto", device: str = "
     where = torch.device(device)
     if where.type == "cuda" and where.index is None:
         where = torch.device("cuda", torch.cuda.current_device())
-    if dtype not in (*_DTYPES, "auto"):
-        raise ModelError("SGLC504", f"unknown dtype {dtype!r}",
-                         fixes=(f"use auto, {', '.join(_DTYPES)}",))
-    if load_format not in ("auto", "dummy"):
-        raise ModelError("SGLC504", f"unknown load_format {load_format!r}",
-                         fixes=('use "auto" or "dummy"',))
+    _check(dtype, load_format)
     chosen = resolve_device(kernels, deterministic)
-    source: WeightSource
-    if load_format == "dummy":
-        config, about, named = _dummy(Path(path))
-    else:
-        source, config, about = open_model(Path(path))
-        named = getattr(source, "config", {})
-    kind = _DTYPES[_auto_dtype(named, where) if dtype == "auto" else dtype]
+    source, config, about, named = _opened(Path(path), load_format)
+    kind = _kind(dtype, named, where)
     try:
-        if load_format == "dummy":
-            scheme = int4_scheme(named, Path(path) / "config.json")
-            source = DummyWeights(config, kind, where, scheme=scheme, spread=_spread(named))
+        if source is None:
+            file = Path(path) / "config.json"
+            source = DummyWeights(config, kind, where, scheme=int4_scheme(named, file),
+                                  spread=_spread(named, file))
         if group is not None:
             source, config = rank_part(source, config, group, even=True)
         with torch.inference_mode(), MeteredWeights(source) as metered:
@@ -82,36 +75,61 @@ def load_device_runner(path: str | Path, *, dtype: str = "auto", device: str = "
     return runner, about
 
 
-def step_tokens(device: torch.device) -> int:
-    """How many new tokens a step takes by default: on a GPU so many that the tiles of most
-    products, of 128 rows, keep all processors busy to the end; 8192 where memory is short."""
+def step_tokens(path: str | Path, device: torch.device, size: int = 1, *, dtype: str = "auto",
+                load_format: str = "auto") -> int:
+    """How many new tokens a step of the model at `path`, on `size` devices, takes by default: on
+    a GPU so many that the tiles of most products, of 128 rows, keep all processors busy to the end;
+    8192 where the weights, those of 4 bits counted as dense ones, leave little memory for KV."""
+    _check(dtype, load_format)
     if device.type != "cuda":
         return 8192
     about = torch.cuda.get_device_properties(device)
-    return 128 * about.multi_processor_count if about.total_memory >= _LARGE else 8192
+    _, config, _, named = _opened(Path(path), load_format)
+    weights = sum(map(math.prod, config.tensor_shapes().values()))
+    left = about.total_memory - weights * _kind(dtype, named, device).itemsize // size
+    return 128 * about.multi_processor_count if left >= _LARGE else 8192
 
 
 def model_shape(path: str | Path, load_format: str = "auto") -> LlamaConfig:
     """The shape of the model that `load_device_runner` would load."""
-    return _dummy(Path(path))[0] if load_format == "dummy" else open_model(Path(path))[1]
+    return _opened(Path(path), load_format)[1]
 
 
-def _dummy(path: Path) -> tuple[LlamaConfig, dict[str, Any], dict[str, Any]]:
+def _check(dtype: str, load_format: str) -> None:
+    if dtype not in (*_DTYPES, "auto"):
+        raise ModelError("SGLC504", f"unknown dtype {dtype!r}",
+                         fixes=(f"use auto, {', '.join(_DTYPES)}",))
+    if load_format not in ("auto", "dummy"):
+        raise ModelError("SGLC504", f"unknown load_format {load_format!r}",
+                         fixes=('use "auto" or "dummy"',))
+
+
+def _opened(path: Path, load_format: str
+            ) -> tuple[WeightSource | None, LlamaConfig, dict[str, Any], dict[str, Any]]:
+    """The weights of a model, None for random ones; its shape, what a tokenizer needs, and what
+    config.json says, if there is one."""
+    if load_format != "dummy":
+        source, config, about = open_model(path)
+        return source, config, about, getattr(source, "config", {})
     try:
         named = json.loads((path / "config.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError("SGLC504", f"{path} has no config.json that can be read",
                          why=str(error)) from error
-    return config_from_hf(named, path / "config.json"), {"folder": str(path)}, named
+    return None, config_from_hf(named, path / "config.json"), {"folder": str(path)}, named
 
 
-def _spread(config: dict[str, Any]) -> float:
+def _spread(config: dict[str, Any], file: Path) -> float:
     """What a model's weights have as standard deviation before training, as config.json says."""
-    found = config.get("initializer_range", 0.02)
-    if isinstance(found, bool) or not isinstance(found, (int, float)) or not 0 < found <= 1:
-        raise ModelError("SGLC504", f"initializer_range is {found!r} in config.json",
-                         fixes=("make it a number above 0 and at most 1, or leave it out",))
-    return float(found)
+    fields = Fields(config, file)
+    found = fields.number("initializer_range", 0.02)
+    if not 0 < found <= 1:
+        fields.refuse(f"initializer_range is {found:g}, not above 0 and at most 1")
+    return found
+
+
+def _kind(dtype: str, config: dict[str, Any], device: torch.device) -> torch.dtype:
+    return _DTYPES[_auto_dtype(config, device) if dtype == "auto" else dtype]
 
 
 def _auto_dtype(config: dict[str, Any], device: torch.device) -> str:

@@ -67,7 +67,8 @@ class DeviceReader:
     def after_norm(self, norm: str, *names: str, order: Tensor | None = None
                    ) -> tuple[Any, Tensor, bool]:
         """As `matrix`, of what a norm gives; its weights, and whether they are one because the
-        matrices have been multiplied by them, which those of 4 bits are not."""
+        matrices have been multiplied by them, which those of 4 bits are not, nor any of which
+        numbers would then be too large for their type."""
         weights = self.norm(norm)
         parts = [self._matrix(name) for name in names]
         plain = [part for part in parts if isinstance(part, Tensor)]
@@ -75,7 +76,11 @@ class DeviceReader:
             return self._packed(parts if order is None else [p[order] for p in parts]), weights, \
                 False
         whole = torch.cat(plain if order is None else [part[order] for part in plain])
-        return self.kernels.pack((whole * weights).to(self._dtype)), \
+        largest = torch.maximum(whole.amax(0), -whole.amin(0)).float() * weights.float().abs()
+        if not bool((largest <= torch.finfo(self._dtype).max).all()):
+            return self.kernels.pack(whole), weights, False
+        # In place: a copy of the largest matrix may be more than there is room for.
+        return self.kernels.pack(whole.mul_(weights)), \
             torch.ones_like(weights, dtype=self._dtype), True
 
     def ordered(self, name: str) -> tuple[Any, Tensor | None]:

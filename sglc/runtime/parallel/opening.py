@@ -55,13 +55,15 @@ def open_device_parallel(path: str | Path, size: int, *, device: str = "cuda", *
 
     where = torch.device(device)
     first = _first_gpu(where, size) if where.type == "cuda" else 0
-    given["max_tokens"] = given.get("max_tokens") or step_tokens(where)  # the same on all ranks
-    if size == 1:
-        return load_device_runner(path, device=device, **given)
     if size > 2 and given.get("deterministic"):
         raise ModelError("SGLC504", f"deterministic=True is not possible with tp={size}",
                          why="the order in which NCCL adds up three ranks or more depends on how "
                              "many tokens there are", fixes=("use tp=2, or leave it out",))
+    if not given.get("max_tokens"):  # here, for all ranks
+        said = {name: given[name] for name in ("dtype", "load_format") if name in given}
+        given["max_tokens"] = step_tokens(path, where, size, **said)
+    if size == 1:
+        return load_device_runner(path, device=device, **given)
     check_split(model_shape(path, given.get("load_format", "auto")), size, even=True)
     link = _link(where.type, first, 0, size)
     team = Team(link, _job(path, size, on_device=True, first=first,

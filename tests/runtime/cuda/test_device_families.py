@@ -147,9 +147,13 @@ def test_random_weights(tmp_path: Path, name: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**config, "initializer_range": 0.001}))
     runner = on_device(tmp_path, ("cpu", "torch", False), load_format="dummy", dtype="bfloat16")
     assert 0 < alone(runner, tokens(20, VOCAB)).std() < logits.std() / 4
-    (tmp_path / "config.json").write_text(json.dumps({**config, "initializer_range": "wide"}))
-    with pytest.raises(ModelError, match="initializer_range"):
-        on_device(tmp_path, ("cpu", "torch", False), load_format="dummy")
+    (tmp_path / "config.json").write_text(json.dumps({**config, "initializer_range": None}))
+    runner = on_device(tmp_path, ("cpu", "torch", False), load_format="dummy", dtype="bfloat16")
+    assert torch.equal(alone(runner, tokens(20, VOCAB)), logits)
+    for wrong in ("wide", True, 0, -0.02, 2, float("nan")):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "initializer_range": wrong}))
+        with pytest.raises(ModelError, match="initializer_range"):
+            on_device(tmp_path, ("cpu", "torch", False), load_format="dummy")
 
 
 # -- on a GPU ------------------------------------------------------------------------------------

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sglc.kernels.fused_linear import fused_linear_torch
 from sglc.kernels.registry import resolve_device
 from sglc.kernels.residual import Residual
 from sglc.runtime.cuda import load
-from sglc.runtime.model_runner import load_runner
+from sglc.runtime.cuda.reader import DeviceReader
+from sglc.runtime.model_runner import load_runner, open_model
 from tests.runtime.cuda.test_device_families import CASES, VOCAB, on_device, save_family
 from tests.runtime.model_steps import alone, close, tokens
 
@@ -69,3 +71,71 @@ def test_weights_of_norms_in_the_matrices(tmp_path: Path) -> None:
             assert layer.unit and bool((layer.attention_norm == 1).all())
             dense = name == "mistral" or n == 1
             assert layer.feed.unit == dense == bool((layer.feed.norm == 1).all())
+
+
+FIRST = "model.layers.0"
+GATED = [f"{FIRST}.mlp.gate_proj.weight", f"{FIRST}.mlp.up_proj.weight"]
+
+
+def reader(path: Path, dtype: torch.dtype, changed: dict[str, torch.Tensor]) -> DeviceReader:
+    """Of the model at `path`, some of whose tensors are others."""
+    source, config = open_model(path)[:2]
+
+    class Changed:
+        path, mapped, names, place = source.path, source.mapped, source.names, source.place
+
+        def read(self, name: str) -> torch.Tensor:
+            return changed[name] if name in changed else source.read(name)
+
+    return DeviceReader(config, Changed(), resolve_device("torch"),  # type: ignore[arg-type]
+                        dtype, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma"])
+def test_products_too_large_for_the_type(tmp_path: Path, name: str) -> None:
+    """A norm's weights stay outside of matrices that have no numbers for both together."""
+    at = f"{FIRST}.post_attention_layernorm.weight"
+    gain = torch.ones(32)
+    gain[3] = -3000.0
+    matrix = torch.ones(48, 32)
+    matrix[0, 3] = 30.0
+    read = reader(save_family(tmp_path, name), torch.float16, {at: gain, GATED[1]: matrix})
+    x = torch.ones(1, 32, dtype=torch.float16)
+    x[0, 3] = 1e-3
+    packed, weights, unit = read.after_norm(at, *GATED)
+    assert not unit and not bool((weights == 1).all())
+    small = read.after_norm(f"{FIRST}.input_layernorm.weight", *GATED)
+    assert small[2] and bool(torch.isfinite(small[0]).all())
+    found = fused_linear_torch(x, packed, weights, 1e-5)[:, 48:]
+    exact = fused_linear_torch(x.float(), matrix, gain + (name == "gemma"), 1e-5)
+    assert bool(torch.isfinite(found).all())
+    close(found.float(), exact, 1e-1)
+
+
+class Made(TorchDispatchMode):
+    """Bytes of every new tensor as large as `least`."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self.least, self.bytes = least, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        old = {a.data_ptr() for a in args if isinstance(a, torch.Tensor)}
+        if isinstance(found, torch.Tensor) and found.numel() >= self.least \
+                and found.data_ptr() not in old:
+            self.bytes += found.nbytes
+        return found
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma"])
+def test_matrices_are_copied_once(tmp_path: Path, name: str) -> None:
+    """A model may leave less room than its largest matrices take."""
+    read = reader(save_family(tmp_path, name), torch.bfloat16, {})
+    gain = read.norm(f"{FIRST}.post_attention_layernorm.weight").float()
+    parts = [read.tensor(label) for label in GATED]
+    with Made(2 * 48 * 32) as made:
+        packed, _, unit = read.after_norm(f"{FIRST}.post_attention_layernorm.weight", *GATED)
+    assert unit and packed.dtype is torch.bfloat16
+    assert torch.equal(packed, (torch.cat(parts).float() * gain).bfloat16())
+    assert made.bytes == packed.nbytes
