@@ -16,8 +16,8 @@ from sglc.serve.openai_calls import REASONS, asked_of, check_common, constraint,
 from sglc.serve.problems import Problem, problem_of
 from sglc.serve.requests import CompletionRequest
 from sglc.serve.service import Service
+from sglc.serve.spelling import Spelling
 from sglc.serve.sse import EventStream, framed
-from sglc.tokens.text import char_offsets
 
 
 class _Completion:
@@ -41,6 +41,7 @@ class _Completion:
         one = isinstance(prompt, str) or isinstance(prompt[0], int)
         self.prompts: list[Any] = [prompt] if one else prompt
         self.rows: list[array[int]] = []
+        self.spelling = Spelling(service.backend.tokenizer)
         self.head: dict[str, Any] = {"id": service.new_id("cmpl"), "object": "text_completion",
                                      "created": int(time.time()), "model": service.name}
 
@@ -59,8 +60,7 @@ class _Completion:
         if not self.body.echo:
             return ""
         prompt = self.prompts[index // self.n]
-        return prompt if isinstance(prompt, str) else (
-            self.service.backend.tokenizer.decode(prompt))
+        return prompt if isinstance(prompt, str) else self.spelling.text(prompt)
 
     def choice(self, index: int, result: Result, text: str) -> dict[str, Any]:
         self.service.metrics.ended(result)
@@ -72,27 +72,26 @@ class _Completion:
     def logprobs(self, index: int, result: Result) -> dict[str, Any] | None:
         if self.body.logprobs is None:
             return None
-        tokenizer = self.service.backend.tokenizer
+        token = self.spelling.token
         score_only = self.asked.options.max_tokens == 0
-        ids: list[int] = []
+        prompt = self.rows[index // self.n] if self.body.echo else ()
+        generated = () if score_only else result.ids
         lps: list[float | None] = []
         tops: list[dict[str, float]] = []
         if self.body.echo:
-            ids += self.rows[index // self.n]
             lps += result.logprobs if score_only else result.prompt_logprobs
-            tops += [{} if lp is None else {tokenizer.decode([t]): lp}
-                     for lp, t in zip(lps, ids, strict=True)]
+            tops += [{} if lp is None else {token(t): lp}
+                     for lp, t in zip(lps, prompt, strict=True)]
         if not score_only:
-            ids += result.ids
             lps += result.logprobs
             if self.body.logprobs:
-                tops += [{tokenizer.decode([t]): lp for lp, t in reversed(step)}
+                tops += [{token(t): lp for lp, t in reversed(step)}
                          for step in result.top_logprobs]
             else:
                 tops += [{}] * len(result.ids)
-        return {"tokens": [tokenizer.decode([t]) for t in ids], "token_logprobs": lps,
+        return {"tokens": [token(t) for t in (*prompt, *generated)], "token_logprobs": lps,
                 "top_logprobs": tops,
-                "text_offset": char_offsets([tokenizer.decode_bytes([t]) for t in ids])}
+                "text_offset": self.spelling.offsets(self.echoed(index), prompt, generated)}
 
 
 async def completions(service: Service, request: web.Request,

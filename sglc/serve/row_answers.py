@@ -25,11 +25,12 @@ def row_answer(instance: Instance) -> dict[str, Any]:
         out["metas"] = [[encode(name), encode(meta)] for name, meta in metas.items()
                         if meta is not None and not _failed(meta)]
         out["messages"] = [dict(m) for _, m in sorted(outputs.messages, key=lambda x: x[0])]
-        result = outputs.result
-        if error is None and result is not None:
-            out["text"] = result[0].text()
-            out["token_ids"] = result[0].token_ids().tolist()
-            out["returned"] = encode(result[1]) if len(result) > 1 else None
+        prompt = outputs.prompt()
+        if prompt is not None:
+            out["text"] = prompt.text()
+            out["token_ids"] = prompt.token_ids().tolist()
+        if error is None and outputs.result is not None:
+            out["returned"] = encode(outputs.result[1]) if len(outputs.result) > 1 else None
     except NotPlain as why:
         error = Problem(400, f"a result is not plain data: {why}", code="unsupported")
     if error is not None:

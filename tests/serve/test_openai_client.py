@@ -125,6 +125,46 @@ def test_offsets_are_those_of_the_text(client: Any) -> None:
     assert found.logprobs.text_offset[-1] >= len(found.text) - 1
 
 
+@pytest.mark.parametrize("prompt", ["a<|im_start|>b<|im_end|>c", [97, 257, 98, 258, 99]])
+def test_echo_of_control_tokens(client: Any, prompt: Any) -> None:
+    """They are spelled in the text of a prompt, also of one that is given as ids."""
+    found = client.completions.create(model="default", prompt=prompt, echo=True, logprobs=2,
+                                      max_tokens=3, temperature=0).choices[0]
+    text = "a<|im_start|>b<|im_end|>c"
+    said = found.logprobs
+    assert found.text.startswith(text)
+    assert said.tokens[:5] == ["a", "<|im_start|>", "b", "<|im_end|>", "c"]
+    assert said.text_offset[:6] == [0, 1, 13, 14, 24, 25]
+    assert [list(top) for top in said.top_logprobs[1:5]] == [[t] for t in said.tokens[1:5]]
+    plain = client.completions.create(model="default", prompt=prompt, max_tokens=3, temperature=0)
+    assert found.text == text + plain.choices[0].text
+
+
+class Spaced:
+    """A tokenizer that adds `<s>` and a space before a text, and strips spaces before `<sep>`."""
+
+    def __init__(self) -> None:
+        self.special = {"<s>": 0, "<sep>": 1}
+        self.words = {2: b" a", 3: b" \xc3", 4: b"\xa9", 5: b"b"}
+
+    def decode_bytes(self, ids: list[int]) -> bytes:
+        return b"".join([self.words.get(i, b"") for i in ids])
+
+    def decode(self, ids: list[int]) -> str:
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+
+def test_offsets_where_the_tokenizer_adds_to_a_text() -> None:
+    from sglc.serve.spelling import Spelling
+
+    spelling = Spelling(Spaced())
+    assert spelling.token(1) == "<sep>" and spelling.token(2) == " a"
+    assert spelling.offsets("a é  <sep>b", [0, 2, 3, 4, 1, 5], [5, 1, 5]) == [
+        0, 0, 1, 2, 3, 10, 11, 12, 12]
+    assert spelling.text([0, 2, 1, 3, 4]) == "<s> a<sep> é"
+    assert spelling.offsets("<s> a<sep> é", [0, 2, 1, 3, 4], []) == [0, 3, 5, 10, 11]
+
+
 def test_ids_that_only_the_model_has() -> None:
     from sglc.backends.hash_model import HashModel
     from sglc.serve.opening import open_service

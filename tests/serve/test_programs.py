@@ -166,6 +166,34 @@ GEN = """program @p(%x: !text) returns ("a") {
 """
 
 
+def test_what_is_left_of_rows_that_fail(runtime: Any) -> None:
+    def p(s: Any, q: str) -> None:
+        s += "Q: "
+        f = s.fork(1)[0]
+        f += sglc.gen("a", regex="[a-z]{2}") + q
+        s["before"] = 1
+        c = empty(q)
+        s += q + f["a"]
+        s += c["c"]
+        s["after"] = 2
+        s += "end"
+
+    program = sglc.program(p)
+    for rows in ([{"q": ""}, {"q": "x"}], [{"q": "y"}]):
+        here = program.run_batch(rows, backend=runtime, **SAMPLED)
+        there = program.run_batch(rows, backend=runtime.endpoint, **SAMPLED)
+        for a, b in zip(here, there, strict=True):
+            assert type(b).__name__ == "RemoteState" and seen(a) == seen(b)
+            assert (a.text(), a.token_ids(), a["before"]) == (b.text(), b.token_ids(), b["before"])
+            assert set(a.variable_names()) == set(b.variable_names())
+    assert [s.error() is None for s in here] == [True]
+
+
+@sglc.program
+def empty(s: Any, q: str) -> None:
+    s += q + sglc.gen("c", max_tokens=2)
+
+
 def test_ir_text_by_hand(server: Running) -> None:
     status, rows = post(server, GEN, [{"x": "hello"}, {"x": "more"}], options={"temperature": 0})
     assert status == 200 and rows[0]["text"].startswith("hello")
