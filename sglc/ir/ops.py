@@ -97,13 +97,17 @@ _DEFS = [
           doc="Make a gen's meta or a select's scores observable: state.get_meta_info(name)."),
     OpDef("prompt.message", ("prompt", "prompt"), (), ("role",), effect="observe",
           doc="begin, end: a chat message of state.messages()."),
+    OpDef("prompt.read", ("prompt", "value*"), (), effect="observe",
+          doc="The body waits for the values, in the order of host calls, and raises if one has "
+              "failed.  First operand: the prompt that is kept then."),
     OpDef("prompt.host", ("value*",), ("value*",), ("fn",),
-          ("pure", "latency", "reads", "call", "args", "ordinal", "root"), effect="host",
+          ("pure", "latency", "reads", "tries", "call", "args", "ordinal", "root"), effect="host",
           doc="Call the user's Python, in program order, once per instance.  The first `args` "
               "operands are its arguments, the others must be there before it runs, but for the "
               "last one with `root`: the prompt that is kept if it raises.  `ordinal`: its number "
               "among the host calls of its path.  `pure`: declared so; `latency`: seconds, "
-              "declared; `reads`: it does not change its arguments."),
+              "declared; `reads`: it does not change its arguments; `tries`: it runs even where "
+              "these failed, and raises their errors where it reads them."),
     OpDef("prompt.check", ("value*",), (), ("fn", "event"), ("call", "args", "root"),
           effect="host",
           doc="Compute a fact that the trace took for granted; go on only where it holds."),

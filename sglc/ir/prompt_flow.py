@@ -156,6 +156,8 @@ class Flow:
         """The operands that are written."""
         if op.name == "prompt.host":
             return op.operands[:op.attrs.get("args")]
+        if op.name == "prompt.read":
+            return op.operands[1:]
         if op.name == "prompt.join":
             joins = op.attrs["mode"] != "gather_variable"
             return (op.operands[0], *op.operands[2:]) if joins else ()

@@ -30,6 +30,7 @@ from sglc.ir.python_state import (
     unwritable,
 )
 from sglc.ir.python_text import FormatPart, Source, text_literal
+from sglc.ir.types import PROMPT
 
 _HEADER = "import sglc as sgl\n"
 
@@ -105,7 +106,7 @@ class _Writer:
         elif name == "span":
             begin, end = (self.holder(op, o) for o in op.operands)
             self.local(op.results[0], Source(f"{end}.text()[len({begin}.text()):]"))
-        elif name in ("fork", "join", "bind", "if", "switch", "host", "break", "return"):
+        elif name in ("fork", "join", "bind", "read", "if", "switch", "host", "break", "return"):
             getattr(self, f"{name}_")(op)
         else:
             raise unwritable(op.name, op.loc)
@@ -277,6 +278,13 @@ class _Writer:
         written = self.write(value).text
         self.keep(self.state, name, op)
         self.line(f"{self.state}[{text_literal(str(name))}] = {written}")
+
+    def read_(self, op: Op) -> None:
+        for operand in op.operands[1:]:
+            if isinstance(operand, Value) and operand.type == PROMPT:
+                self.line(f"{self.holder(op, operand)}.sync()")
+            else:
+                self.line(self.write(operand).text)
 
     # -- control flow ----------------------------------------------------------------------
     def if_(self, op: Op) -> None:

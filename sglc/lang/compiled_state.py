@@ -36,9 +36,7 @@ class CompiledState(ContinuedState):
     def ret_value(self) -> Any:  # type: ignore[override]
         """What the body returned (waits for the end)."""
         self._outputs.wait()
-        result = self._outputs.result
-        assert result is not None
-        return result[1] if len(result) > 1 else None
+        return self._outputs.value()
 
     # -- reading --------------------------------------------------------------------------
     def get_var(self, name: str | None, timeout: float | None = None) -> Any:
@@ -88,6 +86,7 @@ class CompiledState(ContinuedState):
         if self._later is not None:
             self._later.sync()
         else:
+            self._outputs.wait_prompt()
             self._outputs.wait()
 
     def error(self) -> BaseException | None:

@@ -77,14 +77,19 @@ class RemoteState(ProgramState):
             self._done()
         return row["metas"].get(name)
 
+    def _prompt(self) -> dict[str, Any]:
+        """The row's outcome, if it has a prompt: that of a body that raised is what it was then."""
+        row = self._settled()
+        return row if row.get("text") is not None else self._done()
+
     def text(self) -> str:
-        return str(self._done()["text"])
+        return str(self._prompt()["text"])
 
     def token_ids(self) -> list[int]:
-        return list(self._done()["token_ids"])
+        return list(self._prompt()["token_ids"])
 
     def messages(self) -> list[dict[str, str]]:
-        return [dict(m) for m in self._done()["messages"]]
+        return [dict(m) for m in self._prompt()["messages"]]
 
     def sync(self) -> None:
         self._done()

@@ -70,11 +70,12 @@ class VariantCache:
         except TypeError:
             key = None  # not plain data: traced for this run alone
         with self._lock:
-            found = None if key is None else variant.tails.get(key)
-            if found is None:
-                found = trace_variant(self.program, values, events, variant.outside)
-                if key is not None and len(variant.tails) < MAX_TAILS:
-                    variant.tails[key] = found
+            for tail in variant.tails.get(key, ()):
+                if tail.applies(values):
+                    return tail.variant
+            found = trace_variant(self.program, values, events, variant.outside)
+            if key is not None and sum(map(len, variant.tails.values())) < MAX_TAILS:
+                variant.add_tail(key, found)
             return found
 
     # -- running --------------------------------------------------------------------------

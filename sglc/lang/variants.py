@@ -34,13 +34,33 @@ class Variant:
     broken: Diagnostic | None = None
     raises: bool = False  # broken because the program itself raises an error there
     lowered: dict[Any, Any] = field(default_factory=dict)
-    tails: dict[Any, Variant] = field(default_factory=dict)  # by the events they go on after
+    tails: dict[Any, list[Tail]] = field(default_factory=dict)  # by the events they go on after
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         return all(g.holds(values) for g in self.guards)
 
     def current(self) -> bool:
         return all(g.holds() for g in self.outside)
+
+    def add_tail(self, key: Any, variant: Variant) -> None:
+        """Keep a variant that goes on after these events."""
+        mine, names = set(self.guards), {g.name for g in self.outside}
+        self.tails.setdefault(key, []).append(Tail(
+            variant, tuple(g for g in variant.guards if g not in mine),
+            tuple(g for g in variant.outside if g.name not in names)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tail:
+    """A variant that goes on after a break, with what it relies on beyond the one that broke."""
+
+    variant: Variant
+    guards: tuple[Any, ...]
+    outside: tuple[Any, ...]
+
+    def applies(self, values: Mapping[str, Any]) -> bool:
+        """Whether it stands for a run with these arguments, as things are now."""
+        return all(g.holds(values) for g in self.guards) and all(g.holds() for g in self.outside)
 
 
 class Variants:

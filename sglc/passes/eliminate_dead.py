@@ -5,7 +5,8 @@ model call has no other effect than its results.  Branches lose the results nobo
 if nothing is left in them.
 
 With `outputs`, only those variables stay observable: other binds and metas go, and with them
-what only they needed, even if it might have raised.  Messages and the final prompt stay.
+what only they needed, even if it might have raised, or the body reads it.  Messages and the final
+prompt stay.
 """
 
 from __future__ import annotations
@@ -72,11 +73,20 @@ class _Marks:
                 self._mark(op)
         while self._todo:
             self._need(self._todo.pop())
+        self.reads: dict[Op, list[Operand]] = {}  # those that keep nothing alive: what is left
+        for op in program.walk() if outputs else ():
+            if op.name == "prompt.read":
+                left = [o for o in op.operands[1:] if self._is_there(o)]
+                if left and self._is_there(op.operands[0]):
+                    self.reads[op] = [op.operands[0], *left]
+                    self.alive.add(op)
 
     def _is_root(self, op: Op, program: Program, outputs: tuple[str, ...]) -> bool:
         effect = OPS[op.name].effect
         if op.name in _NAMED:
             return not outputs or op.attrs["name"] in outputs
+        if op.name == "prompt.read" and outputs:
+            return False
         if effect == "observe" or (self._told and op.name == "prompt.if" and "event" in op.attrs):
             return True
         if effect == "host":
@@ -93,6 +103,13 @@ class _Marks:
             return False
         value = op.operands[0]
         return isinstance(value, Value) and (value.op is None or value.op in self.alive)
+
+    def _is_there(self, operand: Operand) -> bool:
+        """Whether something living makes the value, whoever reads it."""
+        op = operand.op if isinstance(operand, Value) else None
+        if op is None:
+            return True
+        return operand in self.needed if op.regions else op in self.alive
 
     def _mark(self, op: Op) -> None:
         if op in self.alive:
@@ -138,6 +155,8 @@ def _sweep(block: Block, marks: _Marks, stats: dict[str, int], context: PassCont
             stats["calls"] += sum(is_call(inner) for inner in op.walk())
             context.record("dead", op.name, "nothing", op.loc)
             continue
+        if op in marks.reads:
+            op.set_operands(marks.reads[op])
         for region in op.regions:
             _sweep(region, marks, stats, context)
         if (op.name in BRANCHES or op.name in LOOPS) and any(

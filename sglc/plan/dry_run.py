@@ -26,7 +26,7 @@ from sglc.tokens.images import place_image
 _WAYS = 16  # alternatives of a prompt that are told apart
 _NOTHING: frozenset[int] = frozenset()
 _MARKS = ("kv.release", "kv.pin", "plan.await", "prompt.bind", "prompt.meta", "prompt.message",
-          "plan.yield", "prompt.yield", "prompt.return")
+          "prompt.read", "plan.yield", "prompt.yield", "prompt.return")
 
 
 class DryRun:

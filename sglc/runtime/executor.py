@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
 from typing import Any
 
-from sglc.errors import EngineError
+from sglc.errors import EngineError, SglcError
 from sglc.runtime.call_log import CallLog
 from sglc.runtime.calls import Call, Outcome
 from sglc.runtime.host_chain import HostChain
@@ -76,6 +76,8 @@ class Instance:
     # -- dataflow -------------------------------------------------------------------------
     def _fire(self, source: int) -> None:
         """A source has happened: count down the groups that wait for it."""
+        if self.stream is not None:
+            self.stream.happened.add(source)
         counts = self._counts
         for group in self.job.code.waiting[source]:
             counts[group] -= 1
@@ -147,14 +149,18 @@ class Instance:
                 self._fire(step.source)
             elif kind == "return":
                 outputs.result = tuple([env[s] for s in inputs])
+            elif kind == "read":
+                self._read(step)
             else:
                 self._host(step)
 
     def _branch(self, step: Step) -> None:
         data = step.data
         value = self.slots[step.inputs[0]]
-        if isinstance(value, Failed):
-            self._fail(value.error, step)
+        if isinstance(value, Failed):  # no arm is taken, and what the branch gives fails with it
+            for slot in data["results"]:
+                self.slots[slot] = value
+            self._fire(data["merge"])
             return
         labels = data["labels"]
         if labels == [True, False]:
@@ -237,7 +243,7 @@ class Instance:
     def _host(self, step: Step) -> None:
         """A step of the host chain: the user's Python, a check of a guess, or a break."""
         values = [self.slots[s] for s in step.inputs]
-        for value in values:
+        for value in values[step.data.args:] if step.data.tries else values:
             if isinstance(value, Failed):  # Python would have read it, and raised
                 self._fail(value.error, step)
                 return
@@ -257,6 +263,17 @@ class Instance:
 
         assert job.run_host is not None
         job.run_host(run)
+
+    def _read(self, step: Step) -> None:
+        """A step of the host chain that only waits."""
+        for slot in step.inputs:
+            value = self.slots[slot]
+            if isinstance(value, Failed):
+                if isinstance(value.error, SglcError):
+                    value.error.locate(step.data.place)
+                self._fail(value.error, step)
+                return
+        self._fire(step.source)
 
     def _arrive(self, key: Any, value: Any, number: int = 0) -> None:
         """What a call gave, from any thread."""
@@ -302,9 +319,9 @@ class Instance:
 
     # -- the end --------------------------------------------------------------------------
     def _fail(self, error: BaseException, step: Step) -> None:
-        """The body raises at this step; what came before it goes on."""
-        if self.outputs.fail(error):
-            self._last = step
+        """The body raises at this step of the host chain; what came before it goes on."""
+        self._last = step
+        self.outputs.fail(error)
 
     def _crash(self, error: Exception) -> None:
         outputs = self.outputs
@@ -327,12 +344,12 @@ class Instance:
         outputs = self.outputs
         result = outputs.result
         if self._last is not None:
-            root = getattr(self._last.data, "root", -1)
+            root = self._last.data.root
             result = None if root < 0 else (self.slots[root],)
         if not outputs.end(result, self.cancelled):
             return
         if self.stream is not None:
-            self.stream.finish(outputs.failure())
+            self.stream.finish(outputs.end_of_text())
         if self.job.plan is not None:
             self.job.plan.ended(self.row)
         if self._on_end is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from sglc.ir.module import Program, Value
 
 _READS = frozenset(("prompt.return", "prompt.text", "prompt.span", "prompt.message",
-                    "prompt.host"))
+                    "prompt.host", "prompt.read"))
 _ROLES = frozenset(("prompt.role_begin", "prompt.role_end"))
 _GROWS = frozenset(("prompt.append", "prompt.select", *_ROLES))
 _UNKNOWN = ("prompt.break", "prompt.check")  # the trace may go on in another way there

@@ -33,13 +33,23 @@ class GenSpec:
 @dataclass(frozen=True, slots=True)
 class HostSpec:
     """A step of the host chain: which call, with how many of the inputs, which event it is, and
-    the slot of the prompt that is kept if it raises."""
+    the slot of the prompt that is kept if it raises.  tries: it takes inputs that failed."""
 
     call: int
     args: int
     name: str
     event: int = -1
     root: int = -1
+    tries: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSpec:
+    """A step of the host chain that only waits.  root: the slot of the prompt that is kept if an
+    input failed, if any.  place: where the body reads."""
+
+    root: int = -1
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +113,8 @@ class PlanCode:
     gens: list[tuple[int, GenSpec]] = field(default_factory=list)
     chained: bool = False  # there are host calls, checks or breaks
     chain: list[Any] = field(default_factory=list)
-    stream_names: dict[Any, list[Any]] = field(default_factory=dict)  # gen -> its variables
+    # Gen -> its variables, each with the source that has happened when it is one, if any.
+    stream_names: dict[Any, list[tuple[Any, int | None]]] = field(default_factory=dict)
     batch_slots: list[int] = field(default_factory=list)  # of the texts of the batch
     ops: dict[int, Op] = field(default_factory=dict)  # what steps came from, by their order
     activations: list[int] = field(default_factory=list)  # of each step: slot of its arm, or -1

@@ -19,7 +19,16 @@ from sglc.ir.types import KV, PROMPT
 from sglc.runtime.choice_ids import ChoiceIds, with_pieces
 from sglc.runtime.followers import is_followed
 from sglc.runtime.origins import Origins
-from sglc.runtime.plan_code import UNSET, GenSpec, Group, HostSpec, PlanCode, SelectSpec, Step
+from sglc.runtime.plan_code import (
+    UNSET,
+    GenSpec,
+    Group,
+    HostSpec,
+    PlanCode,
+    ReadSpec,
+    SelectSpec,
+    Step,
+)
 from sglc.runtime.pure_steps import PURE, picture
 from sglc.runtime.rounds import Rounds
 from sglc.tokens.branches import Branches
@@ -32,6 +41,7 @@ _NONE: frozenset[int] = frozenset()
 _INLINE = ("plan.group", "plan.issue")
 _ROLE_BEGINS = ("kv.role_begin", "prompt.role_begin")
 _ROLE_ENDS = ("kv.role_end", "prompt.role_end")
+_CHAIN = ("prompt.host", "prompt.check", "prompt.break", "prompt.read")
 _SKIP = ("kv.release", "kv.pin", "plan.await")
 
 
@@ -49,10 +59,11 @@ class _Compiler:
         self.n_sources = 0
         self.sources: dict[int, frozenset[int]] = {-1: _NONE}  # of each slot
         self.activations = self.code.activations
-        self.last_host: int | None = None  # source of the host call before, in program order
-        self.after: dict[int, int] = {}  # host step -> the source it must wait for
+        self.last_host: int | None = None  # source of the chain's last step, in program order
+        self.after: dict[int, int] = {}  # step of the chain -> the source it must wait for
         self.lists: dict[Value, list[int]] = {}  # the slots of what loops collected
         self.origins = Origins()  # of prompts
+        self.chained = holders(program)
 
     def run(self) -> PlanCode:
         code = self.code
@@ -60,10 +71,12 @@ class _Compiler:
             code.arg_slots[arg.name] = self.slots[arg] = self.new_slot()
         self.block(self.program.body, (), 0)
         self.group()
-        named: dict[int, list[Any]] = {}  # the variables that a slot's value becomes
+        # The variables that a slot's value becomes, with the source that each waits for.
+        named: dict[int, list[tuple[Any, int | None]]] = {}
         for step in code.steps:
             if step.kind == "bind":
-                named.setdefault(step.inputs[0], []).append(step.data)
+                named.setdefault(step.inputs[0], []).append(
+                    (step.data, self.after.get(step.order)))
         for i, _ in code.gens:
             step = code.steps[i]
             known = step.outputs[0] if step.data[1].offset else step.key
@@ -209,6 +222,10 @@ class _Compiler:
             self.add("message", op, activation, op.attrs["role"])
         elif op.name in ("prompt.host", "prompt.check", "prompt.break"):
             self.host(op, activation)
+        elif op.name == "prompt.read":
+            root, *inputs = [self.slot(o) for o in op.operands]
+            self.chain(self.add("read", op, activation, ReadSpec(root, op.loc), inputs),
+                       activation)
         elif op.name == "prompt.return":
             self.add("return", op, activation)
         elif op.name == "prompt.yield":
@@ -309,7 +326,7 @@ class _Compiler:
 
     def add(self, kind: str, op: Op, activation: tuple[int, ...], data: Any = None,
             inputs: Sequence[int] | None = None) -> Step:
-        calls = ("gen", "select", "host", "check", "break")
+        calls = ("gen", "select", "host", "check", "break", "read")
         source = self.new_source() if kind in calls else None
         outputs = []
         for result in op.results:
@@ -330,22 +347,29 @@ class _Compiler:
                           place=op.loc)
         operands = op.operands[:-1] if a.get("root") else op.operands
         root = self.slot(op.operands[-1]) if a.get("root") else -1
-        spec = HostSpec(a["call"], a.get("args", len(operands)), a["fn"], a.get("event", -1), root)
+        spec = HostSpec(a["call"], a.get("args", len(operands)), a["fn"], a.get("event", -1), root,
+                        a.get("tries", False))
         step = self.add(kind, op, activation, spec)
         step.inputs = tuple(self.slot(o) for o in operands)
         # Arms of a branch may hold calls of the same key: only one of them runs.
         step.key = ("host", a["ordinal"]) if kind == "host" else ("event", spec.event)
+        self.chain(step, activation)
+        self.code.chained = True
+
+    def chain(self, step: Step, activation: tuple[int, ...]) -> None:
+        """Put a step at the end of the host chain."""
         if self.last_host is not None:
             self.after[step.order] = self.last_host
         self.last_host = step.source
-        self.code.chained = True
+        if step.data.root >= 0:
+            self.origins.stepped(step.data.root, activation, step.source)
 
     def step(self, kind: str, inputs: tuple[int, ...], outputs: tuple[int, ...],
              activation: tuple[int, ...], data: Any = None, source: int = -1) -> Step:
         step = Step(kind, inputs, outputs, data, len(self.code.steps), source)
         self.code.steps.append(step)
         if kind in ("bind", "meta", "message") and self.last_host is not None:
-            self.after[step.order] = self.last_host  # it happens only if that call returned
+            self.after[step.order] = self.last_host  # it happens only if that did not raise
         # Only the innermost activation: it happens only where the outer ones did.
         self.activations.append(activation[-1] if activation else -1)
         return step
@@ -357,29 +381,49 @@ class _Compiler:
         arms = [self.new_source() for _ in op.regions]
         regions = [self.new_slot(source=arm) for arm in arms]
         labels = [True, False] if op.name == "prompt.if" else [r.label for r in op.regions]
-        data: dict[str, Any] = {"labels": labels, "arms": arms, "binds": [],
-                                "event": op.attrs.get("event", -1)}
-        before, hosts = self.last_host, False
+        data: dict[str, Any] = {"labels": labels, "arms": arms, "binds": [], "merge": merge,
+                                "results": results, "event": op.attrs.get("event", -1)}
+        chained = op in self.chained
+        if chained:  # the chain goes through the arms: not if there is no telling which
+            self.chain(self.step("read", (self.slot(op.operands[0]),), (), activation,
+                                 ReadSpec(place=op.loc), self.new_source()), activation)
+        before = self.last_host
         self.step("branch", (self.slot(op.operands[0]),), tuple(regions), activation, data)
         ends: list[tuple[int, ...]] = []
         for region, slot in zip(op.regions, regions, strict=True):
             inner = (*activation, slot)
             self.last_host = before
             self.block(region, inner, rank)
-            hosts |= self.last_host != before
             end = region.terminator
             assert end is not None
             ends.append(tuple(self.slot(o) for o in end.operands))
             last = self.step("yield", ends[-1], results, inner, source=merge)
             if self.last_host is not None and self.last_host != before:
                 self.after[last.order] = self.last_host
-        # Host calls behind the branch wait for the arm that was taken to end.
-        self.last_host = merge if hosts else before
+        self.last_host = before
+        left: int | None = None
+        if chained:  # behind the branch it waits for the arm that was taken to end
+            left = self.new_source()
+            self.chain(self.step("read", (self.new_slot(None, merge),), (), activation,
+                                 ReadSpec(), left), activation)
+            self.origins.left(activation, regions, left)
         data["binds"] = [self.region_binds.get(slot, {}) for slot in regions]
         for i, result in enumerate(results):
             if op.results[i].type in (KV, PROMPT):
                 self.origins.merged(result, activation, [
-                    (region, values[i]) for region, values in zip(regions, ends, strict=True)])
+                    (region, values[i]) for region, values in zip(regions, ends, strict=True)],
+                    left)
+
+
+def holders(program: Program) -> set[Op]:
+    """The ops with steps of the host chain in their regions."""
+    found: set[Op] = set()
+    for op in program.walk():
+        at = op.block if op.name in _CHAIN else None
+        while at is not None and isinstance(at.parent, Op) and at.parent not in found:
+            found.add(at.parent)
+            at = at.parent.block
+    return found
 
 
 def compile_plan(program: Program, tokenizer: Tokenizer | None,

@@ -81,14 +81,12 @@ class RunOutputs:
         content = end.text_since(begin).lstrip()
         self.messages.append((order, {"role": role, "content": content}))
 
-    def fail(self, error: BaseException) -> bool:
-        """The body raises; whether that is its first error."""
+    def fail(self, error: BaseException) -> None:
+        """The body raises, unless it has before."""
         with self.condition:
-            first = self.error is None
-            if first:
+            if self.error is None:
                 self.error = error
             self.condition.notify_all()
-        return first
 
     def end(self, result: tuple[Any, ...] | None, cancelled: BaseException | None) -> bool:
         """The run is over; False, and nothing is done, if it was before.  result: what stays of
@@ -115,16 +113,29 @@ class RunOutputs:
         return meta if order >= self._order.get(name, -1) else None
 
     def failure(self) -> BaseException | None:
-        """The error of an ended run: the body's, that of its prompt, or of a variable, for what is
-        not the prompt's own was read by the body (a join reads what it gathers)."""
+        """The error of an ended run: the body's, that of its prompt or value, or of a variable,
+        for what is not the prompt's own was read by the body (a join reads what it gathers)."""
         if self.error is not None:
             return self.error
-        if self.result is not None and isinstance(self.result[0], Failed):
-            return self.result[0].error
+        for value in self.result or ():
+            if isinstance(value, Failed):
+                return value.error
         failed = [name for name, value in self.values.items() if isinstance(value, Failed)]
         if failed:
             return self.values[min(failed, key=lambda n: self._order.get(n, -1))].error
         return None
+
+    def end_of_text(self) -> BaseException | None:
+        """The error that the text of an ended run ends with: its prompt's own, if that failed."""
+        if self.result is not None and isinstance(self.result[0], Failed):
+            return self.result[0].error
+        return self.failure()
+
+    def prompt(self) -> Any:
+        """The prompt of an ended run, of one whose body raised what it was then; None if there is
+        none, or it failed."""
+        prompt = None if self.result is None else self.result[0]
+        return None if prompt is UNSET or isinstance(prompt, Failed) else prompt
 
     def wait_variable(self, name: Any, timeout: float | None = None) -> Any:
         """The final value of a variable; KeyError if the taken path binds none."""
@@ -143,18 +154,27 @@ class RunOutputs:
         """The final prompt, or what there was of it when the body raised."""
         with self.condition:
             self.condition.wait_for(lambda: self.ended)
-        if self.result is None or isinstance(self.result[0], Failed) or self.result[0] is UNSET:
-            error = self.failure()
+        prompt = self.prompt()
+        if prompt is None:
+            error = self.end_of_text()
             assert error is not None
             raise error
-        return self.result[0]
+        return prompt
+
+    def value(self) -> Any:
+        """What the body of an ended run returned; raises what it raised."""
+        if self.error is not None:
+            raise self.error
+        value = self.result[1] if self.result is not None and len(self.result) > 1 else None
+        if isinstance(value, Failed):
+            raise value.error
+        return value
 
     def wait_body(self) -> None:
         """Until the user's Python is through; raises what it raised."""
         with self.condition:
             self.condition.wait_for(lambda: self.ended or self.error is not None)
-        if self.error is not None:
-            raise self.error
+        self.value()
 
     def wait(self) -> None:
         """Until the end; raises the run's error."""

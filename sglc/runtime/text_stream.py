@@ -1,4 +1,7 @@
-"""The text of a running plan instance, in order, as it comes."""
+"""The text of a running plan instance, in order, as it comes.
+
+What the program adds behind a host call or a read comes when that has not raised.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,8 @@ class TextStream:
         self.code = code
         self.todo: list[Any] = list(code.chain)
         self.at = 0  # characters passed in this code
+        self.happened: set[int] = set()  # sources
+        self.held: list[tuple[int | None, Any, str]] = []  # of variables, with what they wait for
         self.keys: dict[int, Any] = {}  # of gens whose key is known at run time, by their slot
         self.names: dict[Any, list[Any]] = {}  # of the variables of these, by key
         self.sent: dict[Any, int] = {}  # characters of a gen that are passed
@@ -44,9 +49,9 @@ class TextStream:
     def listener(self, key: Any, instance: Any) -> Callable[[str], None]:
         """What the gen of this key calls with its text."""
         def on_text(piece: str) -> None:
-            for name in self.names.get(key) or self.code.stream_names.get(key, ()):
-                self.push(name, piece)
             with self.lock:
+                for name, wait in self.names.get(key) or self.code.stream_names.get(key, ()):
+                    self.held.append((wait, name, piece))
                 self.buffers.setdefault(key, []).append(piece)
             self.advance(instance.slots)
 
@@ -55,15 +60,23 @@ class TextStream:
     def advance(self, env: list[Any]) -> None:
         """Publish what is known, in order."""
         with self.lock:
+            if self.held:
+                ready = [wait is None or wait in self.happened for wait, _, _ in self.held]
+                for (_, name, piece), now in zip(self.held, ready, strict=True):
+                    if now:
+                        self.push(name, piece)
+                self.held = [h for h, now in zip(self.held, ready, strict=True) if not now]
             while self.todo:
                 entry = self.todo[0]
+                if not self.happened.issuperset(entry[-1]):
+                    return
                 if entry[0] == "branch":
                     taken = next((chain for slot, chain in entry[1] if env[slot] is True), None)
                     if taken is None:
                         return
                     self.todo[:1] = taken
                     continue
-                slot, previous, key = entry
+                slot, previous, key, _ = entry
                 key = self.keys.get(slot, key)
                 buffered = self.buffers.pop(key, None) if key is not None else None
                 if buffered:

@@ -15,6 +15,8 @@ from typing import Any
 
 from sglc.trace.containers import Containers
 from sglc.trace.guards import MISSING
+from sglc.trace.outside import may_be_another
+from sglc.trace.symbols import Sym
 from sglc.trace.updates import Scope
 
 _SCALARS = (str, int, float, bool, bytes, type(None), tuple)
@@ -35,7 +37,8 @@ class Bindings(Containers):
         session = self.session
         key = (id(self.fn), name)
         value, hosts = session.frozen_globals.get(key, (MISSING, 0))
-        if value is not MISSING and (hosts == session.hosts or type(value) not in _SCALARS):
+        if value is not MISSING and (hosts == session.hosts or not (
+                type(value) in (*_SCALARS, Sym) or may_be_another(value))):
             return value
         try:
             value = session.read_outside(f"{self.fn.__qualname__}:{name}",

@@ -1,4 +1,4 @@
-"""`max`, `min` and `sorted` of prompt states by a value that only the run knows.
+"""`max`, `min` and `sorted` of prompt states, or of tuples with them, by values of the run.
 
 The states themselves exist while tracing; which of them comes first is a number that a host call
 gives, and the body goes on once for each number it can be.
@@ -8,14 +8,75 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from sglc.ir.types import INT
+from sglc.trace.of_states import holds_state, without_states
+from sglc.trace.operators import run_time, traced
 from sglc.trace.session import Session
-from sglc.trace.symbols import Sym
+from sglc.trace.symbols import Sym, is_symbolic
+
+if TYPE_CHECKING:
+    from sglc.trace.hooks import Hooks
 
 MAX_OUTCOMES = 8  # more are not explored: the trace breaks for the number
+
+
+def chosen(hooks: Hooks, fn: Any, args: tuple[Any, ...],
+           kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
+    """`fn(*args, **kwargs)`, for `max`, `min` or `sorted` of what holds states; None for anything
+    else.  And the arguments to go on with then: an iterator was begun."""
+    if set(kwargs) - {"key", "reverse", "default"}:
+        return None, args
+    source: Iterable[Any] = args
+    if len(args) == 1:
+        source, args = _begun(hooks, args[0])
+    if not source or (not isinstance(source, Iterator) and not any(map(holds_state, source))):
+        return None, args
+    key = kwargs.get("key")
+    items: list[Any] = []
+    keys: list[Any] = []
+    for item in source:
+        items.append(item)
+        if key is not None and fn is not sorted:
+            keys.append(hooks.call(key, item))
+    if key is None:
+        keys = items
+    elif fn is sorted:
+        keys = [hooks.call(key, item) for item in items]
+    if any(map(traced, keys)):
+        return None, (items,)
+    stand_ins: dict[int, object] = {}
+    keys = [without_states(k, stand_ins) for k in keys]
+    reverse = bool(hooks.truth(kwargs.get("reverse", False)))
+    if not run_time(keys):
+        keys = [hooks._concrete(k, "a key") for k in keys]
+        order = {"reverse": reverse} if fn is sorted else {}
+        found = fn(range(len(items)), key=keys.__getitem__, **order)
+        return [items[i] for i in found] if fn is sorted else items[found], args
+    return choose(hooks.session, fn, items, keys, reverse), args
+
+
+def _begun(hooks: Hooks, given: Any) -> tuple[Iterable[Any], tuple[Any, ...]]:
+    """What to go through, if it holds states (of an iterator, its first item tells); nothing
+    else.  And the one argument in any case."""
+    if isinstance(given, Iterator) and not is_symbolic(given):
+        first = next(given, _NOTHING)
+        if first is _NOTHING:
+            return (), ([],)
+        rest = map(_same, itertools.chain((first,), given))
+        return (hooks._rounds(rest) if holds_state(first) else ()), (rest,)
+    if traced(given) or type(given) in (list, tuple):
+        return list(hooks.iterate(given)), (given,)
+    return (), (given,)
+
+
+_NOTHING = object()
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def choose(session: Session, fn: Any, items: Sequence[Any], keys: Sequence[Any],

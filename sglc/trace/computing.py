@@ -7,7 +7,7 @@ values come from the arguments under a guard, by exploring both outcomes, or as 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sglc.ir import compute, types
@@ -133,6 +133,18 @@ class Computing(OutsideReads):
         if fn == "text.zfill":
             return len(args) == 2 and type(args[1]) is int
         return len(args) == 1
+
+    def by_identity(self, item: Any, others: Iterable[Any]) -> bool:
+        """Whether Python's look for an item among others may find it by identity alone: it is
+        nan, and not known to be the same object or another one."""
+        if isinstance(item, Sym):
+            example = item.example
+            if item.recipe is None or type(example) is not float:
+                return False
+            if example == example:
+                self.guards.setdefault(Guard(("fn", "eq", item.recipe, item.recipe), True))
+            return bool(example != example)
+        return type(item) is float and item != item and any(isinstance(v, Sym) for v in others)
 
     @staticmethod
     def _kind(value: Any) -> str:
@@ -260,11 +272,13 @@ class Computing(OutsideReads):
             return settled
         if self.depth:
             raise NotMergeable
+        self.check_alone()
         place = self.place()
         if self.recorder.must_break(place) and not self.dynamic:
             outcome = self.fact("the outcome of a test", bool, value)
         else:
             outcome = self.recorder.decide(value.operand, place)
+            self.given_event()
         self.learn(value, outcome)
         return outcome
 

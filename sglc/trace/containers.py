@@ -19,6 +19,8 @@ from sglc.trace.bound_methods import VIEWS, owner_of
 from sglc.trace.breaks import NotMergeable
 from sglc.trace.computing import same
 from sglc.trace.hosts import dict_of, sequence_of, set_of, unpacked
+from sglc.trace.objects import ITEMS
+from sglc.trace.of_states import holds_state
 from sglc.trace.session import Session
 from sglc.trace.symbols import Partial, Sym
 
@@ -54,6 +56,10 @@ class Containers(ABC):
     def item(self, value: Any, key: Any) -> Any:
         """`value[key]`."""
 
+    @abstractmethod
+    def opaque(self, value: Any, *names: str) -> Any:
+        """A value, as one of the run if such a special method of it is not for the trace."""
+
     def now(self, value: Any) -> Any:
         """The value, or what stands for it since it was handed to a host call."""
         handed = self.session.handed
@@ -87,6 +93,13 @@ class Containers(ABC):
         else:
             (value.append if type(value) is list else value.add)(gone)
 
+    def hand_holder(self, value: Any) -> None:
+        """Make a container real if a run-time choice of its items may give one that changes."""
+        items = value.values() if type(value) is dict else value
+        if type(value) in (*OWN, tuple) and any(
+                type(v) in OWN or (type(v) is tuple and holds_own(v)) for v in items):
+            self.hand(value)
+
     def hand_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Hand over what a host call may change or keep.
 
@@ -115,7 +128,11 @@ class Containers(ABC):
     # -- displays -------------------------------------------------------------------------
     def made_dict(self, *pairs: tuple[Any, ...]) -> Any:
         """`{key: value, **mapping}`; a mapping is a tuple of one."""
-        pairs = tuple(tuple(map(self.now, p)) for p in pairs)
+        pairs = tuple((self.opaque(self.now(p[0]), "keys", *ITEMS),) if len(p) == 1
+                      else tuple(map(self.now, p)) for p in pairs)
+        if any(map(holds_state, pairs)):  # the run knows none of these
+            pairs = tuple((self.session.concrete(p[0], "a key"), p[1]) if len(p) == 2 else p
+                          for p in pairs)
         if any(run_time_symbol(p[0]) for p in pairs):
             self._own_values(pairs)
             return self.session.host("dict", dict_of, *pairs)
@@ -158,7 +175,7 @@ class Containers(ABC):
     def unpack(self, value: Any, before: int, after: int | None) -> Any:
         """The parts of a value: `before` of them, then, where there is a star, a list of the
         rest and `after` more."""
-        value = self.now(value)
+        value = self.opaque(self.now(value), *ITEMS)
         if run_time_symbol(value):
             parts = self.session.host("unpack", unpacked, value, before, after)
             n = before if after is None else before + 1 + after
@@ -202,6 +219,11 @@ class Containers(ABC):
                 map(run_time_symbol, (key.start, key.stop, key.step)))):
             self.hand(container)
         return self.now(container)
+
+
+def holds_own(value: tuple[Any, ...]) -> bool:
+    """Whether there is a container that may change in a tuple."""
+    return any(type(v) in OWN or (type(v) is tuple and holds_own(v)) for v in value)
 
 
 def run_time_symbol(value: Any) -> bool:

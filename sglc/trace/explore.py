@@ -50,6 +50,8 @@ class Recorder:
     An *event* is a decision, or a fact that the trace took from a run-time value; a path numbers
     its events in Python's order.  given: the outcomes of the first events, where they are known
     already (the rest of a program that was traced up to a break): nothing branches there.
+    told: how many events the run will tell of, or has told.  explores: whether the path has taken
+    a way that a run may not take.
     """
 
     def __init__(self, builder: Builder, given: Sequence[Any] = ()) -> None:
@@ -68,12 +70,17 @@ class Recorder:
         """Begin a run at the top."""
         self.segment = self.root
         self.cursor = 0
-        self.events = 0
+        self.events = self.told = 0
+        self.explores = False
         self.places: dict[Place | None, int] = {}
 
     def next_event(self) -> int:
         self.events += 1
         return self.events - 1
+
+    def tell(self) -> None:
+        """The run knows how the last event came out."""
+        self.told = self.events
 
     @property
     def replayed(self) -> Op | None:
@@ -121,6 +128,7 @@ class Recorder:
         """The outcome of a run-time condition on this run; the other one is taken by another."""
         event = self.next_event()
         if event < len(self.given):
+            self.tell()
             return bool(self.given[event])
         count = self.places[place] = self.places.get(place, 0) + 1
         if count > MAX_LOOP:
@@ -138,6 +146,8 @@ class Recorder:
         elif segment.condition != condition:
             raise GraphBreak("SGLC111", "the program does not do the same when run again",
                              place=place)
+        self.tell()
+        self.explores = True
         outcome = not segment.arms[0].complete
         self.segment = segment.arms[0 if outcome else 1]
         self.cursor = 0

@@ -87,7 +87,7 @@ class Frozen:
         elements = self._now()
         if self.names is not None:
             return other in self.names
-        return any(bool(x == other) for x in elements)
+        return any(x is other or bool(x == other) for x in elements)
 
     def __add__(self, other: Any) -> Any:
         return self.kind(self._now()) + self._plain(other)
@@ -127,11 +127,17 @@ class Frozen:
                 fixes=("work on a copy: list(...) or dict(...)",))
         return HostMethod(self, name)
 
-    def _index(self, *args: Any) -> int:
-        return list(self._now()).index(*args)
+    def _index(self, *args: Any) -> Any:
+        return self._look("index", args)
 
-    def _count(self, value: Any) -> int:
-        return list(self._now()).count(value)
+    def _count(self, *args: Any) -> Any:
+        return self._look("count", args)
+
+    def _look(self, name: str, args: tuple[Any, ...]) -> Any:
+        items = self._now()
+        if args and self.session.by_identity(args[0], items):
+            return self.session.host(name, getattr(self.kind, name), self, *args)
+        return getattr(list(items), name)(*args)
 
     def _keys(self) -> list[Any]:
         self._now()

@@ -47,8 +47,7 @@ class TraceGroup:
         """As the eager group's."""
         check_join(mode)
         parent = self._parent
-        for state in self._states:
-            state.sync()
+        parent._session.read([s._prompt for s in self._states])
         operands = [parent._prompt, self._base, *(s._prompt for s in self._states)]
         op = parent._session.emit("prompt.join", operands, {"mode": mode}, (types.PROMPT,))
         parent._prompt = op.results[0]

@@ -33,12 +33,21 @@ def evaluate(recipe: Recipe, values: Mapping[str, Any]) -> Any:
     return compute.function(recipe[1])(*[evaluate(r, values) for r in recipe[2:]])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Guard:
-    """`evaluate(recipe) == expected` (with the same type), or merely that it does not raise."""
+    """`evaluate(recipe) == expected` (with the same type), or merely that it does not raise.
+
+    Guards are equal if they are written alike: `n * 1` is not `n * 1.0`.
+    """
 
     recipe: Recipe
     expected: Any = MISSING
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Guard) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         try:
@@ -52,14 +61,13 @@ class Guard:
 class OutsideGuard:
     """A global, closure cell, default or attribute that the trace read: `read()` is as it was.
 
-    Plain data is compared by value with a deep snapshot; anything else by identity.  was: the
-    value then (a copy of plain data).
+    Plain containers are compared by value, objects (in them, too) by identity.  was: the value
+    then (a copy of plain containers).
     """
 
     name: str
     read: Callable[[], Any]
     expected: Any
-    by_value: bool
     was: Any = None
 
     def holds(self) -> bool:
@@ -67,15 +75,16 @@ class OutsideGuard:
             value = self.read()
         except Exception:
             return False
-        if not self.by_value:
-            return value is self.expected
-        return snapshot(value) == self.expected
+        return bool(inventory(value) == self.expected)
 
 
 def alike(value: Any, expected: Any) -> bool:
-    """Whether values are equal, of the same types, and written alike (0.0 and -0.0 are not)."""
+    """Whether values are equal, of the same types, and written alike (0.0 and -0.0 are not); nan
+    is the same object, as `[x] == [y]` has it."""
     if type(value) is not type(expected):
         return False
+    if type(value) is float and value != value:
+        return value is expected
     if isinstance(value, (str, int)):
         return bool(value == expected)
     try:
@@ -94,8 +103,16 @@ def shape(value: Any) -> Any:
     if kind in (list, tuple):
         return (kind.__name__, *map(shape, value))
     if kind is dict:
-        return ("dict", *((type(k).__name__, k, shape(v)) for k, v in value.items()))
+        return ("dict", *((_key(k), shape(v)) for k, v in value.items()))
     return ("object", kind)
+
+
+def _key(key: Any) -> Any:
+    """The key of a dict, as it is written: 1 is not True."""
+    try:
+        return snapshot(key)
+    except TypeError:
+        return type(key), key
 
 
 def uniform(items: Sequence[Any]) -> bool:
@@ -116,23 +133,45 @@ def loose_shape(value: Any) -> Any:
             return ("list of", inner[0])
         return (kind.__name__, *inner)
     if kind is dict:
-        return ("dict", *((type(k).__name__, k, loose_shape(v)) for k, v in value.items()))
+        return ("dict", *((_key(k), loose_shape(v)) for k, v in value.items()))
     return ("object", kind)
 
 
-def snapshot(value: Any) -> Any:
-    """A deep immutable copy of plain data (type names included); TypeError for anything else.
+@dataclass(frozen=True, slots=True, eq=False)
+class Itself:
+    """An object in a snapshot, by identity."""
 
-    Floats are as they are written: 0.0 and -0.0 differ, and nan is nan.  Sets are in their order:
-    a loop over two that are equal may differ.
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Itself) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def inventory(value: Any) -> Any:
+    """A snapshot of plain containers, with objects in them by identity."""
+    return snapshot(value, Itself)
+
+
+def snapshot(value: Any, other: Callable[[Any], Any] | None = None) -> Any:
+    """A deep immutable copy of plain data (type names included).  Anything else is what `other`
+    makes of it, or a TypeError.
+
+    Floats are as they are written: 0.0 and -0.0 differ, and nan is nan; with `other` it is an
+    object, as `x in [x]` has it.  Sets are in their order: a loop over two that are equal may
+    differ.
     """
     kind = type(value)
-    if kind is float:
+    if kind is float and (value == value or other is None):
         return ("float", repr(value))
     if value is None or kind in (str, int, bool, bytes):
         return (kind.__name__, value)
     if kind in (list, tuple, set, frozenset):
-        return (kind.__name__, *map(snapshot, value))
+        return (kind.__name__, *(snapshot(v, other) for v in value))
     if kind is dict:
-        return ("dict", *((snapshot(k), snapshot(v)) for k, v in value.items()))
+        return ("dict", *((snapshot(k, other), snapshot(v, other)) for k, v in value.items()))
+    if other is not None:
+        return other(value)
     raise TypeError(f"{kind.__name__} is not plain data")

@@ -10,11 +10,19 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import operator
 import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    MethodDescriptorType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+)
 from typing import TYPE_CHECKING, Any
 
 from sglc.errors import Place
@@ -22,12 +30,14 @@ from sglc.ir import compute, types
 from sglc.lang.expressions import Expr
 from sglc.trace.bound_methods import only_looks, owner_of
 from sglc.trace.breaks import GraphBreak
-from sglc.trace.choosing import choose
-from sglc.trace.containers import run_time_symbol
+from sglc.trace.choosing import chosen
+from sglc.trace.containers import OWN, run_time_symbol
 from sglc.trace.frozen import Frozen, HostMethod
 from sglc.trace.functions import is_module
-from sglc.trace.hosts import FromOutside, ReadState
+from sglc.trace.hosts import FromOutside, ReadState, itself
 from sglc.trace.hosts import call as call_value
+from sglc.trace.objects import ANYTHING, ITEMS, TEXT, TRUTH, acts, acts_inside, has_own
+from sglc.trace.of_states import THROUGH, holds_state, picked, through_states
 from sglc.trace.operators import CONTAINERS, Operators, kind_of, outside_set, run_time, traced
 from sglc.trace.outline import Outlined, bound, run_outlined
 from sglc.trace.primitives import (
@@ -56,16 +66,26 @@ _PURE = frozenset({
     abs, all, any, ascii, getattr, bin, bool, bytes, chr, complex, dict, divmod, enumerate, float,
     format, frozenset, hex, int, isinstance, issubclass, iter, len, list, max, min, next, oct,
     ord, pow, range, repr, reversed, round, set, slice, sorted, str, sum, tuple, zip, type,
-    json.dumps, json.loads, re.sub, re.findall, re.split, re.escape, re.match, re.search,
-    re.fullmatch, textwrap.dedent, textwrap.indent,
+    json.dumps, json.loads, operator.itemgetter, re.sub, re.findall, re.split, re.escape, re.match,
+    re.search, re.fullmatch, textwrap.dedent, textwrap.indent,
     *(f for f in vars(math).values() if isinstance(f, BuiltinFunctionType))})
 # Of these, the ones that go through what they are given, which may have no end.
 _CONSUMING = frozenset({all, any, dict, frozenset, list, max, min, set, sorted, sum, tuple})
 _ORDERLESS = frozenset({all, any, frozenset, len, set, sorted})
+# Those that go through their first argument, and those that ask nothing of what it holds.
+_OF_ITEMS = frozenset({all, any, dict, frozenset, len, list, max, min, reversed, set, sorted, sum,
+                       tuple})
+_UNASKED = frozenset({dict, frozenset, issubclass, len, list, range, reversed, set, slice, tuple,
+                      type})
+_TAKE_ITEMS = frozenset({
+    "difference", "difference_update", "extend", "intersection", "intersection_update",
+    "isdisjoint", "issubset", "issuperset", "join", "symmetric_difference",
+    "symmetric_difference_update", "union", "update"})
 _CHOOSING = (max, min, sorted)
 _PYTHON_TYPES = {"text": str, "choice": str, "int": int, "float": float, "bool": bool}
 _FRAMES = frozenset({sys._getframe, inspect.currentframe, inspect.stack})
 _NOBODY = object()  # the owner of what is no method
+_METHODS = (BuiltinFunctionType, MethodType, MethodWrapperType)
 
 
 def _binds(fn: Any) -> bool:
@@ -95,15 +115,17 @@ class Hooks(Operators):
             return type(value).__getattr__(value, name)  # never the symbol's own fields
         if traced(value) or is_symbolic(value) or isinstance(value, Expr):
             return getattr(value, name)
-        if isinstance(value, CONTAINERS):
+        if isinstance(value, CONTAINERS) and (type(value) in OWN
+                                              or not isinstance(value, OWN)):
             return getattr(value, name)
         if isinstance(value, ModuleType):
             return self.session.read_outside(f"{value.__name__}.{name}",
                                              lambda: getattr(value, name))
-        if isinstance(inspect.getattr_static(type(value), name, None), FunctionType):
-            return getattr(value, name)  # a method: whether it may be called is for `call`
-        plain = type(value).__getattribute__ is object.__getattribute__
         static = inspect.getattr_static(type(value), name, None)
+        if isinstance(static, (FunctionType, MethodDescriptorType)):
+            return getattr(value, name)  # a method: whether it may be called is for `call`
+        plain = type(value).__getattribute__ is object.__getattribute__ and (
+            has_own(value, name) or not hasattr(type(value), "__getattr__"))
         if plain and (name in getattr(value, "__dict__", ()) or not hasattr(static, "__get__")):
             return self.session.read_outside(f"{kind_of(value)}@{id(value)}.{name}",
                                              lambda: getattr(value, name))
@@ -134,7 +156,7 @@ class Hooks(Operators):
         if isinstance(fn, Sym):
             self.hand_arguments(args, kwargs)
             return session.host("call", call_value, fn, *args, **kwargs)
-        owner = getattr(fn, "__self__", _NOBODY)
+        owner = fn.__self__ if isinstance(fn, _METHODS) else _NOBODY
         if session.handed and id(owner) in session.handed:  # a method taken before
             self.hand_arguments(args, kwargs)
             return session.host(fn.__name__, getattr(type(owner), fn.__name__), owner, *args,
@@ -143,9 +165,10 @@ class Hooks(Operators):
             return fn(*args, **kwargs)
         if isinstance(fn, FunctionType) and fn.__globals__.get("__sglc__") is not None:
             return fn(*args, **kwargs)  # a function of the body itself
-        if hasattr(fn, "__sglc_decorator__"):
+        if isinstance(fn, FunctionType) and hasattr(fn, "__sglc_decorator__"):
             return fn(*args, **kwargs)  # it makes a program of a function of the body
-        if isinstance(owner, CONTAINERS) and not isinstance(fn, MethodType):
+        if isinstance(owner, CONTAINERS) and not isinstance(fn, MethodType) and (
+                type(owner) in OWN or not isinstance(owner, OWN)):
             return self._container_method(fn, owner, args, kwargs)
         if session.dynamic and is_hashable(fn):
             found = session.builtin(fn, args, kwargs)
@@ -153,6 +176,12 @@ class Hooks(Operators):
                 return found
         if is_hashable(fn) and fn in _PURE:
             return self._pure(fn, args, kwargs)
+        if is_hashable(fn) and fn in THROUGH:
+            found = through_states(self, fn, args, kwargs)
+            if found is not NotImplemented:
+                return found
+        if type(fn) is operator.itemgetter and len(args) == 1 and holds_state(args[0]):
+            return picked(self, fn, args[0])
         handed = any(traced(a) for a in (*args, *kwargs.values()))
         if isinstance(fn, FunctionType) and (handed or builds_prompts(fn)):
             return tracer.inline(fn, args, kwargs)
@@ -177,12 +206,16 @@ class Hooks(Operators):
         session = self.session
         if session.dynamic:
             args = tuple(a.value() if isinstance(a, Seq) else a for a in args)
+        if fn in _OF_ITEMS and args:
+            args = (self.opaque(args[0], *ITEMS), *args[1:])
         if fn is isinstance and len(args) == 2:
             return self._isinstance(*args)
         if fn is type and len(args) == 1 and is_symbolic(args[0]):
             return self._type(args[0])
-        if fn in _CHOOSING and (found := self._choose(fn, args, dict(kwargs))) is not None:
-            return found
+        if fn in _CHOOSING:
+            found, args = chosen(self, fn, args, kwargs)
+            if found is not None:
+                return found
         if fn in (list, tuple) and len(args) == 1 and run_time_symbol(args[0]):
             return session.host(fn.__name__, fn, *args)
         if fn is len and len(args) == 1:
@@ -198,7 +231,13 @@ class Hooks(Operators):
                 return args[0]
             return session.compute(fn.__name__, args[0])
         if fn is getattr:
-            return self.attribute(*args[:2])
+            value, name, *default = map(self.now, args)
+            if isinstance(name, str) and default and traced(value):
+                return getattr(value, name, *default)
+            if isinstance(name, str) and not (default and (is_symbolic(value)
+                                                           or not has_own(value, name))):
+                return self.attribute(value, name)
+            return session.host("getattr", getattr, *args)
         if fn is iter and len(args) == 1 and not isinstance(args[0], Sym):
             if isinstance(args[0], (Frozen, *CONTAINERS)):
                 session.iterators.append(iter(self.iterate(args[0])))
@@ -212,10 +251,13 @@ class Hooks(Operators):
                 return next(*args)
             return session.host("next", next, *args)
         if fn is range:
+            args = tuple(session.host("index", operator.index, a) if acts(a, "__index__") else a
+                         for a in args)
             return range(*[session.concrete_int(a, "a count") if isinstance(a, Sym) else a
                            for a in args])
         if fn in (enumerate, zip):  # lazy: what they go through may have no end
-            args = tuple(self.iterate(a) if is_symbolic(a) or traced(a) else a for a in args)
+            args = tuple(self.iterate(a) if is_symbolic(a) or traced(a) or acts(a, *ITEMS) else a
+                         for a in args)
             return fn(*args, **kwargs)
         if fn in (list, tuple, reversed):
             args = tuple(list(self.iterate(a)) if is_symbolic(a) or traced(a) else
@@ -224,6 +266,8 @@ class Hooks(Operators):
             return fn(*args, **kwargs)
         if fn is dict and all(isinstance(a, Frozen) for a in args):
             return dict(*[a._items() for a in args], **kwargs)
+        if fn is bool and args and traced(args[0]):
+            return bool(*args)
         if any(traced(a) for a in args):
             raise session.broken("SGLC111", f"{fn.__name__}() of a prompt state")
         given = (*args, *kwargs.values())
@@ -231,10 +275,14 @@ class Hooks(Operators):
             if isinstance(value, Frozen):
                 session.fresh(value)  # host calls may have changed it
         ordered = fn not in _ORDERLESS and any(map(outside_set, given))  # only the real one is
-        if ordered or any(run_time(a) for a in given):
+        asks = () if "key" in kwargs or fn in _UNASKED else TRUTH if fn in (
+            all, any) else ANYTHING
+        if ordered or any(run_time(a) or acts_inside(a, *asks) for a in given):
             for value in given:
                 if owner_of(value) is not None and not only_looks(value):
                     self.hand(value)
+                if fn in (*_CHOOSING, dict, sum):  # what they give may be what they are given
+                    self.hand_holder(value if len(args) == 1 or fn is sum else [value])
             session.immediate = True
             try:
                 return session.host(fn.__name__, fn, *args, **kwargs)
@@ -247,23 +295,6 @@ class Hooks(Operators):
             args = tuple(self._concrete(a, f"{fn.__name__}()") for a in args)
             kwargs = {k: self._concrete(v, f"{fn.__name__}()") for k, v in kwargs.items()}
         return fn(*args, **kwargs)
-
-    def _choose(self, fn: Any, args: tuple, kwargs: dict) -> Any:
-        """`max`, `min` and `sorted` of states by run-time values; None for anything else."""
-        if len(args) == 1 and not (traced(args[0]) or type(args[0]) in (list, tuple)):
-            return None
-        items = list(self.iterate(args[0])) if len(args) == 1 else list(args)
-        key = kwargs.pop("key", None)
-        if key is None or not items or not any(map(traced, items)) or set(kwargs) - {"reverse"}:
-            return None
-        keys = [self.call(key, item) for item in items]
-        reverse = bool(self.truth(kwargs.get("reverse", False)))
-        if not run_time(keys):
-            keys = [self._concrete(k, "a key") for k in keys]
-            order = {"reverse": reverse} if fn is sorted else {}
-            found = fn(range(len(items)), key=keys.__getitem__, **order)
-            return [items[i] for i in found] if fn is sorted else items[found]
-        return choose(self.session, fn, items, keys, reverse)
 
     def _type(self, value: Any) -> Any:
         if isinstance(value, Frozen):
@@ -279,7 +310,7 @@ class Hooks(Operators):
 
     def mapping(self, value: Any) -> Any:
         """What `**value` in a call gives."""
-        value = self.now(value)
+        value = self.opaque(self.now(value), "keys", *ITEMS)
         return self.session.concrete(value, "the keywords") if run_time_symbol(value) else value
 
     def _own_iterator(self, value: Any) -> Any:
@@ -318,6 +349,8 @@ class Hooks(Operators):
 
     def _container_method(self, fn: Any, owner: Any, args: tuple, kwargs: dict) -> Any:
         name = fn.__name__
+        if name in _TAKE_ITEMS:
+            args = tuple(self.opaque(a, *ITEMS) for a in args)
         if name == "append" and type(owner) is list and len(args) == 1 and \
                 self.session.append(owner, args[0]):
             return None
@@ -330,13 +363,19 @@ class Hooks(Operators):
                 if isinstance(args[0], Seq):
                     return self.session.joined(owner, args[0])
                 return join_texts(self.session, owner, list(self.iterate(args[0])))
+            if any(acts_inside(a, *TEXT) for a in (*args, *kwargs.values())):
+                return self.session.host(name, fn, *args, **kwargs)
             if any(contains_symbol(a) for a in (*args, *kwargs.values())):
                 if name == "format":
                     return format_template(self.session, owner, args, kwargs)
                 if kwargs or not compute.text_method(name):
                     return self.session.host(name, fn, *args, **kwargs)
                 return self.session.compute("text." + name, owner, *args)
+        elif type(owner) in (list, tuple) and name in ("index", "count") and args and (
+                self._looked_up(args[0], owner)):
+            return self.session.host(name, getattr(type(owner), name), owner, *args)
         elif isinstance(owner, dict) and name == "get" and args and run_time(args[0]):
+            self.hand_holder(owner)
             return self.session.host("get", dict.get, owner, *args)
         elif type(owner) in (dict, set) and args and run_time(args[0]):
             self.hand(owner)  # its keys are not known any more
@@ -344,6 +383,12 @@ class Hooks(Operators):
         elif not isinstance(owner, (list, dict, set)) and any(run_time(a) for a in args):
             return self.session.host(name, fn, *args, **kwargs)
         return fn(*args, **kwargs)
+
+    def _looked_up(self, item: Any, items: Any) -> bool:
+        """Whether it is for the run to find an item in a list or tuple."""
+        if isinstance(item, Sym) and item.type.name == "choice":
+            return False  # its few outcomes are gone through
+        return run_time(item) or self.session.by_identity(item, items)
 
     # -- outlined statements ----------------------------------------------------------------
     def outlined(self, number: int, *given: tuple[str, Callable[[], Any]]) -> Any:
@@ -377,7 +422,9 @@ class Hooks(Operators):
             self._check_try(statement, name, cell.cell_contents)
             names.append(name)
             values.append(FromOutside(lambda c=cell: c.cell_contents))  # type: ignore[misc]
-        return self.session.host("try", run_outlined, function, tuple(names), *values)
+        result = self.session.host("try", run_outlined, function, tuple(names), *values)
+        self.session.unsure[result.operand] = statement.unsure(names)
+        return result
 
     def _check_try(self, statement: Outlined, name: str, value: Any) -> None:
         if self.builds(value) and not is_module(value):
@@ -394,4 +441,14 @@ class Hooks(Operators):
             return UNBOUND
 
     def bound(self, result: Any, name: str) -> Any:
-        return self.session.host("variable", bound, result, name)
+        value = self.session.host("variable", bound, result, name)
+        if name in self.session.unsure.get(result.operand, ()):
+            self.session.unbound.add(value.operand)
+        return value
+
+    def checked(self, value: Any) -> Any:
+        """A variable that a `try` may have left unbound: Python's error where it is read."""
+        if isinstance(value, Sym) and value.operand in self.session.unbound:
+            self.session.host("variable", itself, value)
+            self.session.unbound.discard(value.operand)
+        return value

@@ -12,10 +12,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from sglc.errors import Place, SglcError
+from sglc.errors import Place, SglcError, users_place
 from sglc.ir import compute
-from sglc.trace.guards import MISSING, Recipe, evaluate, snapshot
-from sglc.trace.outline import Reads, check_bound
+from sglc.trace.guards import MISSING, Recipe, evaluate, inventory
+from sglc.trace.outline import Reads, check_bound, run_outlined
 
 REFUSED: ContextVar[list[SglcError] | None] = ContextVar("sglc_refused", default=None)
 """While this thread makes a host call: what the user's Python did in it and must not, as the
@@ -113,14 +113,15 @@ class HostCall:
 
         before: a copy of the arguments, made when the run began; now: the arguments themselves.
         """
-        args = [snapshot(evaluate(a.recipe, before)) if isinstance(a, Before)
+        args = [inventory(evaluate(a.recipe, before)) if isinstance(a, Before)
+                else values[a.index] if isinstance(a, Slot) and self.fn is run_outlined
                 else build(a, values, now) for a in self.args]
         refused: list[SglcError] = []
         token = REFUSED.set(refused)
         try:
             value = self.fn(*args, **{k: build(v, values, now) for k, v in self.kwargs})
         except SglcError as e:
-            e.locate(self.place)
+            e.locate(users_place(e.__traceback__) or self.place)
             raise
         finally:
             REFUSED.reset(token)
@@ -138,12 +139,17 @@ class HostCall:
     def matches(self, value: Any) -> bool:
         """Whether a check's value is the expected one."""
         try:
-            return bool(snapshot(value) == self.expected)
+            return bool(inventory(value) == self.expected)
         except TypeError:
             return False
 
 
-HARMLESS = (operator.getitem, operator.add, len, list)
+def itself(value: Any) -> Any:
+    """The value, as one of the run."""
+    return value
+
+
+HARMLESS = (operator.getitem, operator.add, len, list, itself)
 
 
 def build(template: Any, values: Sequence[Any], now: Mapping[str, Any]) -> Any:
@@ -167,14 +173,20 @@ def build(template: Any, values: Sequence[Any], now: Mapping[str, Any]) -> Any:
 def describe_iterable(value: Any) -> tuple[str, int]:
     """How a value can be gone through: ("seq", length), ("list", length) or ("sized", length) for
     what the loop may change, as a list or not at all, or ("lazy", 0) for an iterator."""
+    if getattr(type(value), "__iter__", None) not in _COUNTED:
+        if not (hasattr(type(value), "__iter__") or hasattr(type(value), "__getitem__")):
+            iter(value)  # the error that Python would raise
+        return "lazy", 0
     if type(value) is list:
         return "list", len(value)
     if isinstance(value, (dict, set, type({}.keys()), type({}.values()), type({}.items()))):
         return "sized", len(value)
-    if isinstance(value, (list, tuple, str, frozenset, range, bytes)):
-        return "seq", len(value)
-    iter(value)  # the error that Python would raise
-    return "lazy", 0
+    return "seq", len(value)
+
+
+_COUNTED = tuple(kind.__iter__ for kind in (
+    list, tuple, str, frozenset, range, bytes, dict, set, type({}.keys()), type({}.values()),
+    type({}.items())))
 
 
 def changed_size(value: Any) -> None:

@@ -126,7 +126,7 @@ def leave(session: Session, loop: Loop, seq: Seq, get: Get, put: Put) -> list[Se
         session.groups[at].restore(fields)
     put(tuple(values))
     for value in loop.waits:
-        session.reads[value] = None
+        session.waited(value)
     return list(built.values())
 
 

@@ -90,6 +90,7 @@ class Loops(Lists):
         list that it builds.
         """
         recorder = self.recorder
+        self.check_alone()
         self.still_as_given(seq)
         for state in self.states:
             state.count_calls()
@@ -115,7 +116,7 @@ class Loops(Lists):
         states, groups = [s.fields() for s in self.states], [g.fields() for g in self.groups]
         shared = shared_lists(get)
         values, reads, calls = get(), dict(self.reads), len(self.calls)
-        excluded = dict(self.excluded)
+        excluded, unchecked, sound = dict(self.excluded), dict(self.unchecked), self.sound.mark()
         carried: dict[Key, types.Type] = {}
         lost: set[Key] = set()
         turns: dict[int, tuple[str, ...]] = {}
@@ -130,6 +131,8 @@ class Loops(Lists):
                 group.restore(fields)
             recorder.segment, recorder.cursor = home, cursor
             self.reads, self.excluded = dict(reads), dict(excluded)
+            self.unchecked, self.alone = dict(unchecked), None
+            self.sound.back(sound)
 
         for _ in range(MAX_TRIES):
             recorder.events = events
@@ -173,6 +176,7 @@ class Loops(Lists):
             self.states[i].repeat(roles, number)
         fields = [s.fields() for s in self.states]
         body(seq.pick(Sym(self, number, types.INT)))
+        self.check_alone()
         ends: dict[Key, Any] = {}
         turns: dict[int, tuple[str, ...]] = {}
         gone: set[Key] = set()
@@ -203,7 +207,7 @@ class Loops(Lists):
                     (group.roles.closed, group.roles.open), tuple(group.closed), group.begin):
                 raise NotMergeable
             children[group] = (group.fields(), last)
-        waits = [self._plain(v) for v in self.reads]
+        waits = [self._plain(v) for v in self.reads if not self.sound.is_read(v)]
         built = []
         for target, items in frame.built.values():
             at = [k for k, v in enumerate(start) if v is target]

@@ -18,7 +18,9 @@ from sglc.trace.frozen import Frozen, HostMethod
 from sglc.trace.functions import Functions
 from sglc.trace.groups import LoopGroup
 from sglc.trace.guards import MISSING
-from sglc.trace.hosts import formatted
+from sglc.trace.hosts import formatted, itself
+from sglc.trace.objects import EQUAL, ITEMS, ORDER, TEXT, TRUTH, acts, acts_inside, item_of
+from sglc.trace.of_states import holds_state
 from sglc.trace.sequences import Seq
 from sglc.trace.symbols import (
     Method,
@@ -44,7 +46,17 @@ _INPLACE: dict[str, Callable[[Any, Any], Any]] = {
     "BitXor": operator.ixor, "LShift": operator.ilshift, "RShift": operator.irshift,
 }
 
-_BINARY = {"Add": operator.add, "BitOr": operator.or_}
+_BINARY: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
+    "Add": ("add", operator.add), "Sub": ("sub", operator.sub), "Mult": ("mul", operator.mul),
+    "Div": ("truediv", operator.truediv), "FloorDiv": ("floordiv", operator.floordiv),
+    "Mod": ("mod", operator.mod), "Pow": ("pow", operator.pow), "BitOr": ("or", operator.or_),
+    "BitAnd": ("and", operator.and_), "BitXor": ("xor", operator.xor),
+    "LShift": ("lshift", operator.lshift), "RShift": ("rshift", operator.rshift),
+    "MatMult": ("matmul", operator.matmul)}
+_UNARY: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "USub": ("neg", operator.neg), "UAdd": ("pos", operator.pos),
+    "Invert": ("invert", operator.invert)}
+_COMPARED = {"Eq": EQUAL, "NotEq": EQUAL, "Lt": ORDER, "LtE": ORDER, "Gt": ORDER, "GtE": ORDER}
 
 
 def traced(value: Any) -> bool:
@@ -66,12 +78,14 @@ class Operators(Functions):
     def _field(self, value: Any, conversion: str, spec: Any) -> tuple[Any, str, Any]:
         """A field of an f-string, formatted by a host call if how is known only at run time."""
         value = self.now(value)
-        if run_time_symbol(spec):
+        if run_time_symbol(spec) or acts_inside(value, *TEXT):
             return self.session.host("format", formatted, value, conversion, spec), "", ""
         return value, conversion, spec
 
     def percent(self, left: Any, right: Any) -> Any:
         left, right = self.now(left), self.now(right)
+        if acts_inside(right, *TEXT, "__getitem__") and isinstance(left, str):
+            return self.session.host("format", operator.mod, left, right)
         if isinstance(left, str) and contains_symbol(right):
             values = right if isinstance(right, tuple) else (right,)
             pieces = left.split("%s")
@@ -82,7 +96,7 @@ class Operators(Functions):
             for value, piece in zip(values, pieces[1:], strict=True):
                 parts += [(value, "s", ""), piece]
             return self.session.format(parts)
-        return left % right
+        return self.binary("Mod", left, right)
 
     def compare(self, left: Any, *rest: tuple[str, Callable[[], Any]]) -> Any:
         result: Any = True
@@ -97,6 +111,8 @@ class Operators(Functions):
     def _compare_one(self, op: str, left: Any, right: Any) -> Any:
         session = self.session
         left, right = self.now(left), self.now(right)
+        if op in _COMPARED and any(acts_inside(v, *_COMPARED[op]) for v in (left, right)):
+            return session.host(op, _OPERATORS[op], left, right)
         if op in ("Is", "IsNot"):
             found = self._identity(left, right)
             return found if op == "Is" else self.negate(found)
@@ -140,12 +156,16 @@ class Operators(Functions):
         return left is right
 
     def _contains(self, item: Any, container: Any) -> Any:
+        if acts(container, "__contains__", *ITEMS) or (type(container) in (list, tuple) and any(
+                acts(v, *EQUAL) for v in (item, *container))):
+            return self.session.host("in", in_container, item, container)
         if isinstance(container, Sym):
             return self.session.compute("contains", container, item)
         if isinstance(container, str) and isinstance(item, Sym):
             return self.session.compute("contains", container, item)
         if traced(container):
             return item in container
+        whole = container
         if isinstance(container, Frozen):
             container = container._keys() if container.names is not None else container._values()
         if isinstance(container, (dict, set, frozenset, *VIEWS)) and isinstance(item, Sym):
@@ -154,7 +174,10 @@ class Operators(Functions):
                 container, (list, tuple)) and not any(map(traced, container)):
             return self._one_of(item, container)
         if isinstance(container, (list, tuple)):
-            return any(self.session.truth(self._compare_one("Eq", item, x)) for x in container)
+            if self.session.by_identity(item, container):
+                return self.session.host("in", in_container, item, whole)
+            return any(item is x or self.session.truth(self._compare_one("Eq", item, x))
+                       for x in container)
         return item in container
 
     def _one_of(self, item: Sym, container: Any) -> Any:
@@ -164,14 +187,18 @@ class Operators(Functions):
         return self.session.host("in", in_container, item, container)
 
     def negate(self, value: Any) -> Any:
-        value = self.now(value)
+        value = self._truth_of(self.now(value))
         if isinstance(value, Sym) and (value.recipe is None):
             return self.session.compute("not", value)
         return not self.truth(value)
 
     def truth(self, value: Any) -> bool:
         self.session.count_step()
-        return self.session.truth(self.now(value))
+        return self.session.truth(self._truth_of(self.now(value)))
+
+    def _truth_of(self, value: Any) -> Any:
+        """What `bool(value)` gives, where that is not for the trace to ask."""
+        return self.session.host("bool", bool, value) if acts(value, *TRUTH) else value
 
     def all_of(self, *thunks: Callable[[], Any]) -> Any:
         value: Any = None
@@ -201,7 +228,7 @@ class Operators(Functions):
 
     # -- items, loops, scopes -------------------------------------------------------------
     def iterate(self, value: Any) -> Iterable[Any]:
-        value = self.now(value)
+        value = self.opaque(self.now(value), *ITEMS)
         if type(value) in OWN:
             return self.walk(value)
         if isinstance(value, Sym):
@@ -218,6 +245,8 @@ class Operators(Functions):
 
     def item(self, value: Any, key: Any) -> Any:
         value, key = self.now(value), self.now(key)
+        if acts(value, "__getitem__") or acts(key, "__index__"):
+            return self.session.host("getitem", item_of, value, key)
         if run_time_symbol(key) and key.type.name == "choice" and _holds_functions(value):
             for choice in key.type.args:
                 if self.truth(self._compare_one("Eq", key, choice)):
@@ -225,11 +254,15 @@ class Operators(Functions):
         if isinstance(key, Sym) and not isinstance(value, (Sym, Frozen, Seq, LoopGroup)):
             if key.recipe is None and type(value) in (list, tuple, dict) and not _holds_traced(
                     value):
+                self.hand_holder(value)
                 return self.session.host("getitem", operator.getitem, value, key)
             key = self.session.concrete(key, "an index")
         return value[key]
 
-    def store(self, container: Any, key: Any, value: Any) -> None:
+    def store(self, value: Any, container: Any, key: Any) -> None:
+        """`container[key] = value`; Python makes the value first."""
+        if run_time_symbol(key) and holds_state(value) and not traced(container):
+            key = self.session.concrete(key, "a key")
         container = self.own(container, key)
         if traced(container):
             value = self.now(value)
@@ -242,10 +275,10 @@ class Operators(Functions):
         there is read before."""
         container = self.own(container, key)
         if type(container) in OWN or traced(container):
-            self.store(container, key, self.augment(self.item(container, key), op, value()))
+            self.store(self.augment(self.item(container, key), op, value()), container, key)
         elif calls:
             old = self.session.host("getitem", operator.getitem, container, key)
-            self.store(container, key, self.augment(old, op, value()))
+            self.store(self.augment(old, op, value()), container, key)
         else:
             self._may_change(container)
             self._updated(container, Item, key, op, value())
@@ -282,6 +315,7 @@ class Operators(Functions):
                get: Callable[[], tuple[Any, ...]], put: Callable[[tuple[Any, ...]], None]) -> None:
         """An `if` whose arms are functions of the locals that they assign."""
         session = self.session
+        test = self._truth_of(test)
         if isinstance(test, Sym) and (test.recipe is None or test.example is MISSING):
             if test.type != types.BOOL:
                 test = session.compute("bool", test)
@@ -307,7 +341,7 @@ class Operators(Functions):
                 raise self.session.broken("SGLC113", f"an item of {container.what} is changed")
             container.live = True
 
-    def store_attribute(self, owner: Any, name: str, value: Any) -> None:
+    def store_attribute(self, value: Any, owner: Any, name: str) -> None:
         """`owner.name = value`."""
         if traced(owner) or isinstance(owner, (Method, HostMethod, Expr)):
             raise self.session.broken("SGLC113", f"an attribute of {kind_of(owner)} is changed")
@@ -322,7 +356,7 @@ class Operators(Functions):
             raise self.session.broken("SGLC113", f"an attribute of {kind_of(owner)} is changed")
         if calls:
             old = self.session.host("getattr", getattr, owner, name)
-            self.store_attribute(owner, name, self.augment(old, op, value()))
+            self.store_attribute(self.augment(old, op, value()), owner, name)
         else:
             self._updated(owner, Attribute, name, op, value())
 
@@ -336,14 +370,28 @@ class Operators(Functions):
         self.session.stored[self._key(name)] = new, self.session.hosts
 
     def binary(self, op: str, left: Any, right: Any) -> Any:
-        """`left + right`, `left | right`."""
+        """`left + right`, `left - right` and the like."""
         left, right = self.now(left), self.now(right)
+        name, fn = _BINARY[op]
         if any(map(run_time_symbol, (left, right))) and any(
                 type(v) in (*OWN, tuple) for v in (left, right)):
-            return self.session.host(op.lower(), _BINARY[op], left, right)
-        if outside_set(left) or outside_set(right):
-            return self.session.host(op.lower(), _BINARY[op], left, right)
-        return _BINARY[op](left, right)
+            return self.session.host(op.lower(), fn, left, right)
+        own = acts(left, f"__{name}__") or acts(right, f"__r{name}__")
+        if outside_set(left) or outside_set(right) or (own and not any(
+                traced(v) or isinstance(v, Expr) for v in (left, right))):
+            return self.session.host(op.lower(), fn, left, right)
+        return fn(left, right)
+
+    def unary(self, op: str, value: Any) -> Any:
+        """`-value`, `+value`, `~value`."""
+        value = self.now(value)
+        name, fn = _UNARY[op]
+        return self.session.host(name, fn, value) if acts(value, f"__{name}__") else fn(value)
+
+    def opaque(self, value: Any, *names: str) -> Any:
+        """The value, as one of the run if such a special method of it is not for the trace to
+        call."""
+        return self.session.host("object", itself, value) if acts(value, *names) else value
 
     def augment(self, left: Any, op: str, right: Any) -> Any:
         left, right = self.now(left), self.now(right)
@@ -371,6 +419,8 @@ class Operators(Functions):
             return self.session.host("i" + op.lower(), _INPLACE[op], left, right)
         if isinstance(left, list) and isinstance(right, Frozen):
             right = list(right)
+        elif type(left) in OWN:
+            right = list(self.iterate(right)) if acts(right, *ITEMS) else right
         return _INPLACE[op](left, right)
 
     def context(self, manager: Any) -> Any:

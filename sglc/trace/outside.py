@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from sglc.ir import types
@@ -16,11 +17,13 @@ from sglc.ir.module import Lit, Operand, Value
 from sglc.runtime.copies import plain_copy
 from sglc.trace.bound_methods import owner_of
 from sglc.trace.frozen import Frozen
-from sglc.trace.guards import MISSING, OutsideGuard, Recipe, snapshot, uniform
+from sglc.trace.guards import MISSING, OutsideGuard, Recipe, inventory, uniform
 from sglc.trace.hosts import Before
-from sglc.trace.primitives import may_call_programs
+from sglc.trace.primitives import is_program, may_call_programs
 from sglc.trace.recording import Recording
 from sglc.trace.symbols import Sym, is_symbolic
+
+_STAY = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, CodeType)
 
 
 class OutsideReads(Recording, ABC):
@@ -62,19 +65,19 @@ class OutsideReads(Recording, ABC):
     def read_outside(self, name: str, read: Callable[[], Any]) -> Any:
         """A global, closure cell or attribute: guarded, and checked again after host calls."""
         value = read()
-        if is_symbolic(value) or getattr(value, "__sglc_traced__", False):
+        if is_symbolic(value) or getattr(type(value), "__sglc_traced__", False):
             return value
-        try:
-            snap: Any = snapshot(value)
-            by_value = True
-        except TypeError:
-            snap, by_value = value, False
-        if self.hosts == 0 or not by_value:
+        whole = is_plain(value)
+        if self.hosts == 0 or not whole:
             guard = self.known.get(name)
             if guard is None:
-                guard = OutsideGuard(name, read, snap, by_value, plain_copy(value))
+                guard = OutsideGuard(name, read, inventory(value), plain_copy(value))
             self.outside.setdefault(name, guard)
             value = guard.was
+            if self.hosts and may_be_another(value) and not self.fact(
+                    f"whether {name.rpartition(':')[2]} is the same object",
+                    lambda: read() is value, guess=True, ends=True):
+                return self.host(name.rpartition(":")[2], read)
         else:
             value = self.fact(f"the value of {name.rpartition(':')[2]}",
                               lambda: plain_copy(read()), guess=plain_copy(value))
@@ -134,9 +137,22 @@ class OutsideReads(Recording, ABC):
 def unchanged(value: Any, before: Any) -> bool:
     """Whether an argument is what it was when the run began."""
     try:
-        return bool(snapshot(value) == before)
+        return bool(inventory(value) == before)
     except TypeError:
         return True
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value from outside is data: text, a number, a container."""
+    return value is None or type(value) in (str, int, float, bool, bytes, list, tuple, dict, set,
+                                            frozenset)
+
+
+def may_be_another(value: Any) -> bool:
+    """Whether a host call may put another object in the place of one: functions, classes and
+    modules are taken to stay."""
+    return not (is_plain(value) or isinstance(value, _STAY) or is_program(value)
+                or owner_of(value) is not None or type(value).__module__.startswith("sglc."))
 
 
 def type_of(value: Any) -> types.Type:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from sglc import errors
 from sglc.lang import expressions
 from sglc.trace.frozen import Frozen
 from sglc.trace.symbols import Sym
@@ -31,8 +32,10 @@ def builds_prompts(fn: FunctionType, owner: Any = None) -> bool:
     program: then it is traced, not called.  owner: what it is a method of."""
     met, left = {fn}, [fn]
     while left:
-        for value in _mentioned(left.pop(), owner):
-            if isinstance(value, ModuleType) and value.__name__ == "sglc":
+        at = left.pop()
+        for value in _mentioned(at, owner):
+            if isinstance(value, ModuleType) and value.__name__ == "sglc" and not _only_errors(
+                    value, at):
                 return True
             if (is_hashable(value) and value in PRIMITIVES) or is_program(value):
                 return True
@@ -41,6 +44,14 @@ def builds_prompts(fn: FunctionType, owner: Any = None) -> bool:
                 met.add(value)
                 left.append(value)
     return False
+
+
+def _only_errors(module: ModuleType, fn: FunctionType) -> bool:
+    """Whether all that a function takes of sglc are classes of errors, to catch or to raise."""
+    taken = _names(fn.__code__).intersection(dir(module))
+    return bool(taken) and all(
+        isinstance(kind := getattr(errors, name, None), type) and issubclass(kind, Exception)
+        for name in taken)
 
 
 def is_program(value: Any) -> bool:

@@ -15,12 +15,13 @@ from typing import Any
 
 from sglc.errors import Diagnostic, LanguageError, Place
 from sglc.ir import compute, types
-from sglc.ir.module import Attr, Lit, Op, Operand, Value
+from sglc.ir.module import Attr, Lit, Op, Operand
+from sglc.ir.ops import OPS
 from sglc.runtime.copies import plain_copy
 from sglc.trace.breaks import GraphBreak, NotMergeable, PathEnd
 from sglc.trace.explore import MAX_LOOP, MAX_STEPS, Recorder, endless
 from sglc.trace.frozen import Frozen
-from sglc.trace.guards import MISSING, Guard, OutsideGuard, snapshot
+from sglc.trace.guards import MISSING, Guard, OutsideGuard, inventory, snapshot
 from sglc.trace.hosts import (
     HARMLESS,
     Argument,
@@ -34,7 +35,8 @@ from sglc.trace.hosts import (
     Real,
     Slot,
 )
-from sglc.trace.outline import Reads
+from sglc.trace.outline import Reads, run_outlined
+from sglc.trace.reading import Reading
 from sglc.trace.sequences import Seq
 from sglc.trace.symbols import Partial, Sym, contains_symbol
 
@@ -43,31 +45,34 @@ _RESULTS = {"as_text": types.TEXT, "format": types.TEXT, "str": types.TEXT, "rep
             "character": types.TEXT, "which": types.INT, "join": types.TEXT}
 
 
-class Recording:
+class Recording(Reading):
     """What a trace records: operations, host calls, facts, and where they stand.
 
     calls: the host calls, by the `call` attribute of their ops.  hosts: how many host calls the
-    current path has made.  reads: values that the body has read since the last one: Python would
-    have waited for them, so the next host call does.
+    current path has made.
     """
 
     def __init__(self, recorder: Recorder, file: str,
                  known: Mapping[str, OutsideGuard] | None = None) -> None:
-        self.recorder = recorder
+        super().__init__(recorder)
         self.file = file
         self.known = dict(known or {})  # what was read from outside when the run began
         self.calls: list[HostCall] = []
         self.hosts = 0
         self.changes = 0  # how many of them may have changed something
-        self.reads: dict[Value, None] = {}
         self.breaks: list[Diagnostic] = []
-        self.root: Callable[[], Operand] | None = None  # the run's own prompt, as it is now
+        self.left: list[GraphBreak] = []  # why paths were left to the run
+        self.committed = False  # the run has made calls that cannot be repeated
         self.iterators: list[Any] = []  # made by the body
         self.columns: dict[CodeType, list[int]] = {}  # of each instruction, by code
         # What a path knows of choices: the condition -> (choice, text, whether equal), and the
         # texts that a choice is known not to be.
         self.tests: dict[Operand, tuple[Sym, str, bool]] = {}
         self.excluded: dict[Operand, frozenset[str]] = {}
+        self.nested = [0]  # programs called so far, by each that has not come back
+        # Variables that a `try` may have left unbound: their values, and the names, by its result.
+        self.unbound: set[Operand] = set()
+        self.unsure: dict[Operand, frozenset[str]] = {}
         self.states: list[Any] = []  # all prompt states of the current run
         self.depth = 0  # of `if`s whose arms are being merged
         self.dynamic = False  # whether loops are traced for any length
@@ -82,9 +87,12 @@ class Recording:
         self.recorder.restart()
         self.frozen_globals = {}
         self.hosts = self.changes = 0
-        self.reads = {}
+        self.committed = False
+        self.forget_reads()
         self.iterators = []
         self.states = []
+        self.nested = [0]
+        self.unbound = set()
         self.excluded = {}
 
     # -- places and breaks -----------------------------------------------------------------
@@ -127,6 +135,9 @@ class Recording:
     def emit(self, name: str, operands: Sequence[Operand] = (),
              attrs: dict[str, Attr] | None = None, result_types: Sequence[types.Type] = (),
              names: Sequence[str] = ()) -> Op:
+        if self.alone is not None and (OPS[name].effect in ("observe", "host")
+                                       or any(o is self.alone for o in operands[:1])):
+            self.check_reads()
         return self.recorder.emit(name, operands, attrs or {}, result_types, names, self.place())
 
     # -- host calls ------------------------------------------------------------------------
@@ -140,6 +151,8 @@ class Recording:
             attrs.update({} if facts.latency is None else {"latency": facts.latency})
         if fn in (as_text, operator.add, compute.run_format):
             attrs["reads"] = True
+        if any(f is run_outlined for f in (fn, *args[:2])):  # in async bodies it is an argument
+            attrs["tries"] = True
         op = self._call("prompt.host", attrs, fn, args, kwargs, (result,))
         self.hosts += 1
         self.changes += not ("reads" in attrs or "pure" in attrs or any(
@@ -161,6 +174,7 @@ class Recording:
         event = self.recorder.next_event()
         given = self.recorder.given
         if event < len(given):
+            self.given_event()
             return plain_copy(given[event])  # the body may change what it gets
         if guess is not MISSING and not ends:  # one that changes what it looks at guesses for ever
             place = self.place()
@@ -169,7 +183,8 @@ class Recording:
                 guess = MISSING
         attrs = {"fn": what, "event": event}
         if guess is not MISSING:
-            self._call("prompt.check", attrs, fn, args, {}, (), expected=snapshot(guess))
+            self._call("prompt.check", attrs, fn, args, {}, (), expected=inventory(guess))
+            self.recorder.tell()
             return guess
         self._call("prompt.break", attrs, fn, args, {}, ())
         diagnostic = self.broken("SGLC110", f"Python needs {what} of a value that is only known "
@@ -179,17 +194,40 @@ class Recording:
                 diagnostic, effect="the rest of the program is traced when the value is known"))
         raise PathEnd
 
+    def given_event(self) -> None:
+        """What the run has told of the last event is used."""
+        self.recorder.tell()
+        if self.recorder.events == len(self.recorder.given):
+            self.committed = self.changes > 0
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether a path that cannot be traced may be left to the run: it has made calls that
+        cannot be repeated in the eager interpreter, and may take another way."""
+        return self.committed and self.recorder.explores and (
+            self.recorder.events == self.recorder.told)
+
+    def leave_to_run(self, cause: GraphBreak) -> None:
+        """End a path that cannot be traced, as if it needed a fact."""
+        self.left.append(cause)
+        attrs = {"fn": cause.diagnostic.what, "event": self.recorder.next_event()}
+        self._call("prompt.break", attrs, nothing, (), {}, ())
+        self.breaks.append(replace(cause.diagnostic, effect="a run that comes here ends"))
+
     def _call(self, op: str, attrs: dict[str, Attr], fn: Callable[..., Any], args: Sequence[Any],
               kwargs: dict[str, Any], results: Sequence[types.Type],
               expected: Any = MISSING) -> Op:
         if self.depth:
             raise NotMergeable
+        self.check_alone()
+        self.bind_changed()  # in case it raises
         operands: list[Operand] = []
         templates = tuple(self._template(a, operands) for a in args)
         named = tuple((k, self._template(v, operands)) for k, v in kwargs.items())
         if op == "prompt.host":  # only now: making the arguments may have made calls
             attrs["ordinal"] = self.hosts
-        waits = [v for v in self.reads if v not in operands]
+        waits = [v for v in self.reads if "tries" in attrs or v not in operands]
+        self.all_checked()
         self.reads = {}
         recorded = self.recorder.replayed
         number = len(self.calls) if recorded is None else recorded.attrs.get("call")
@@ -259,23 +297,6 @@ class Recording:
             return Made(type(value), made)
         return value
 
-    def read(self, value: Any) -> None:
-        """Note that the body has waited for a value."""
-        if isinstance(value, Sym):
-            if value.recipe is None and isinstance(value.operand, Value):
-                self.reads[value.operand] = None
-        elif isinstance(value, Seq):
-            if value.made and value.whole is not None:
-                self.read(value.whole)
-        elif isinstance(value, Frozen):
-            for v in value.elements:
-                self.read(v)
-        elif type(value) in (list, tuple):
-            for v in value:
-                self.read(v)
-        elif isinstance(value, Value):
-            self.reads[value] = None
-
     # -- operands --------------------------------------------------------------------------
     def operand(self, value: Any) -> Operand:
         """The IR operand of a plain or symbolic value; breaks for anything else."""
@@ -324,13 +345,18 @@ class Recording:
         return self.operand(value)
 
 
+def nothing() -> None:
+    """What is asked where a path ends."""
+
+
 def image_source(value: Any) -> Any:
     """What the program has as an image, where it is no text."""
     return value
 
 
 def _same(a: Any, b: Any) -> bool:
-    return _plain(a) and a == b
+    """Whether two templates make the same: as written, for 1 is not True."""
+    return _plain(a) and _plain(b) and repr(a) == repr(b)
 
 
 def _plain(template: Any) -> bool:

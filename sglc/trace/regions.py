@@ -13,7 +13,7 @@ from typing import Any
 
 from sglc.ir import types
 from sglc.ir.module import Block, Lit, Op, Operand, Value
-from sglc.trace.breaks import NotMergeable
+from sglc.trace.breaks import GraphBreak, NotMergeable
 from sglc.trace.computing import Computing
 from sglc.trace.explore import Segment
 from sglc.trace.symbols import Partial, Sym
@@ -46,6 +46,8 @@ class Regions(Computing):
         event = recorder.events
         if event < len(recorder.given):
             return False  # decided: the caller takes that arm
+        self.check_alone()
+        self.bind_changed()  # not in one arm alone
         spot = (id(recorder.segment), recorder.cursor)
         if spot in recorder.unmergeable:
             return False
@@ -61,12 +63,13 @@ class Regions(Computing):
             op, merge = made
             recorder.merges[op] = merge
         recorder.events = event + 1
+        recorder.tell()
         for state, fields in zip(self.states, merge.states, strict=True):
             state.restore(fields)
         put(tuple(now if new is KEEP else new
                   for now, new in zip(get(), merge.locals, strict=True)))
         for value in merge.reads:
-            self.reads[value] = None
+            self.waited(value)
         return True
 
     def _trace_arms(self, condition: Sym, then: Callable[[], None],
@@ -75,8 +78,8 @@ class Regions(Computing):
         recorder = self.recorder
         home, cursor, events = recorder.segment, recorder.cursor, recorder.events
         before, locals_before = [s.fields() for s in self.states], get()
-        reads, calls = dict(self.reads), len(self.calls)
-        excluded = dict(self.excluded)
+        reads, unchecked, sound = dict(self.reads), dict(self.unchecked), self.sound.mark()
+        calls, excluded, nested = len(self.calls), dict(self.excluded), list(self.nested)
         arms: list[tuple[Block, list[dict[str, Any]], tuple[Any, ...], list[Value]]] = []
         blocks: list[Block] = []
         self.depth += 1
@@ -87,19 +90,24 @@ class Regions(Computing):
                 segment = Segment(home.builder.region())
                 blocks.append(segment.builder.block)
                 recorder.segment, recorder.cursor = segment, 0
-                self.reads = {}
+                self.reads, self.unchecked = {}, dict(unchecked)
+                self.sound.back(sound)
                 arm()
+                self.check_alone()
                 if len(self.states) != len(before):
                     raise NotMergeable
                 fields = [s.fields() for s in self.states]
                 for f in fields:
                     f["count"] = self._count(f)
-                waits = [self._plain(v) for v in self.reads]
+                waits = [self._plain(v) for v in self.reads if not self.sound.is_read(v)]
                 arms.append((segment.builder.block, fields, get(), waits))
                 self._back(before, locals_before, put)
             merged = self._merge(locals_before, arms)
-        except NotMergeable:
+        except (NotMergeable, GraphBreak, Exception) as e:
+            if not isinstance(e, NotMergeable) and not recorder.given:
+                raise  # else the run may not take that arm
             merged = None
+            self.nested[:] = nested
             del self.states[len(before):]
             self._back(before, locals_before, put)
             for block in blocks:
@@ -108,7 +116,9 @@ class Regions(Computing):
         finally:
             self.depth -= 1
             recorder.segment, recorder.cursor, recorder.events = home, cursor, events
-            self.reads, self.excluded = reads, excluded
+            self.reads, self.unchecked, self.excluded = reads, unchecked, excluded
+            self.alone = None
+            self.sound.back(sound)
             del self.calls[calls:]
         if merged is None:
             return None
@@ -140,7 +150,8 @@ class Regions(Computing):
 
         def value(a: Any, b: Any) -> Any:
             """The value itself, or (result number, type)."""
-            if a is b or (type(a) is type(b) and isinstance(a, (str, int, float)) and a == b):
+            if a is b or (type(a) is type(b) and isinstance(a, (str, int, float))
+                          and repr(a) == repr(b)):
                 return a
             for v in (a, b):
                 if v is UNBOUND or isinstance(v, Partial):
@@ -169,7 +180,9 @@ class Regions(Computing):
                 k: value(a["variables"][k], b["variables"][k])
                 if k in a["variables"] and k in b["variables"] else Partial(self)
                 for k in {**a["variables"], **b["variables"]}}
-            plan["metas"] = {k: m for k, m in a["metas"].items() if b["metas"].get(k) is m}
+            plan["metas"] = {
+                k: a["metas"][k] if a["metas"].get(k) is b["metas"].get(k) else Partial(self)
+                for k in {**a["metas"], **b["metas"]}}
             plans.append(plan)
         values = tuple(
             KEEP if a is old and b is old else value(a, b) if _plain_value(a) else _no_merge()

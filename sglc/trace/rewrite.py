@@ -50,6 +50,10 @@ def rewrite(fn: FunctionType, kind: type[Rewrite] | None = None) -> Rewritten:
     node.args.kw_defaults = [None if d is None else ast.copy_location(ast.Constant(None), d)
                              for d in node.args.kw_defaults]
     rewriter = (kind or Rewrite)(file, names)
+    for part in ast.walk(node):
+        if isinstance(part, ast.Try):
+            rewriter.unsure |= Outlined(part, set(names.outside), set(names.closure),
+                                        names.bound).unsure()
     node.body = [s for stmt in node.body for s in as_list(rewriter.visit(stmt))]
     node.body[:0] = rewriter.setters(rewriter.walrus[0], node.body[0])
     if rewriter.assigned:  # so that they are locals of this function, for its arms to assign
@@ -74,6 +78,7 @@ class Rewrite(Matching):
         self.branches = 0
         self.tests: set[ast.expr] = set()
         self.assigned: set[str] = set()  # locals that arms of branches assign
+        self.unsure: set[str] = set()  # those that a `try` may leave unbound
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if isinstance(node.ctx, ast.Load):
@@ -81,6 +86,8 @@ class Rewrite(Matching):
                 return hook("live_name", ast.Constant(node.id), at=node)
             if node.id in self.names.outside:
                 return hook("outside", ast.Constant(node.id), at=node)
+            if node.id in self.unsure:
+                return hook("checked", node, at=node)
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
@@ -190,18 +197,15 @@ class Rewrite(Matching):
         self.generic_visit(node)
         if isinstance(node.op, ast.Not):
             return hook("negate", node.operand, at=node)
-        return node
+        if isinstance(node.operand, ast.Constant):
+            return node
+        return hook("unary", ast.Constant(type(node.op).__name__), node.operand, at=node)
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
-        texts = (ast.Constant, ast.JoinedStr, ast.BinOp)
-        plain = isinstance(node.left, texts) or isinstance(node.right, texts)
         self.generic_visit(node)
         if isinstance(node.op, ast.Mod):
             return hook("percent", node.left, node.right, at=node)
-        if isinstance(node.op, (ast.Add, ast.BitOr)) and not plain:  # perhaps of containers
-            return hook("binary", ast.Constant(type(node.op).__name__), node.left, node.right,
-                        at=node)
-        return node
+        return hook("binary", ast.Constant(type(node.op).__name__), node.left, node.right, at=node)
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.expr:
         self._test(node.test)
@@ -267,11 +271,16 @@ class Rewrite(Matching):
 
     @staticmethod
     def placed(out: list[ast.stmt], at: ast.AST) -> list[ast.stmt]:
-        """New statements, at the place of the one that they stand for."""
-        for stmt in out:
-            for sub in ast.walk(stmt):
-                if isinstance(sub, (ast.expr, ast.stmt, ast.arg)) and not hasattr(sub, "lineno"):
-                    ast.copy_location(sub, at)
+        """New statements, at the place of the one that they stand for; what is new in the user's
+        own ones is where these are."""
+        todo: list[tuple[ast.AST, ast.AST]] = [(stmt, at) for stmt in out]
+        while todo:
+            node, place = todo.pop()
+            if hasattr(node, "lineno"):
+                place = node
+            elif isinstance(node, (ast.expr, ast.stmt, ast.arg)):
+                ast.copy_location(node, place)
+            todo += [(child, place) for child in ast.iter_child_nodes(node)]
         return out
 
     def visit_While(self, node: ast.While) -> ast.stmt:
@@ -298,7 +307,8 @@ class Rewrite(Matching):
     def visit_Try(self, node: ast.Try) -> list[ast.stmt]:
         """One host call, then the variables that it bound."""
         self.not_outward(node)
-        outlined = Outlined(node, set(self.names.outside), set(self.names.closure))
+        outlined = Outlined(node, set(self.names.outside), set(self.names.closure),
+                            self.names.bound)
         self.outlined.append(outlined)
         result = f"__sglc_out_{len(self.outlined)}"
         given = [ast.Tuple([ast.Constant(n), thunk(ast.copy_location(

@@ -21,7 +21,8 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 class Names:
     """outside: globals and closure variables that are read.  outward: those that are assigned
     (`global`, `nonlocal`).  closure: the closure variables.  shared: locals of the function that
-    functions inside it assign.  rebound: locals that are assigned more than once.
+    functions inside it assign.  rebound: locals that are assigned more than once.  bound: what
+    the function or one inside it binds (but for `except ... as`).
     """
 
     outside: frozenset[str]
@@ -29,6 +30,7 @@ class Names:
     closure: frozenset[str]
     shared: frozenset[str]
     rebound: frozenset[str]
+    bound: frozenset[str]
 
 
 def names_of(fn: FunctionType, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Names:
@@ -62,7 +64,7 @@ def names_of(fn: FunctionType, node: ast.FunctionDef | ast.AsyncFunctionDef) -> 
                          place=place, fixes=("rename one of the two",))
     mine = stored(node) | {n.arg for n in own(node) if isinstance(n, ast.arg)}
     return Names(frozenset(outside), frozenset(outward), closure, frozenset(shared & mine),
-                 frozenset(_rebound(node)))
+                 frozenset(_rebound(node)), frozenset(bound))
 
 
 def own(function: ast.AST) -> Iterator[ast.AST]:

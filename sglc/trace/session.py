@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import FunctionType, GeneratorType
 from typing import Any
 
+from sglc.ir.module import Operand
 from sglc.lang.expressions import Expr
 from sglc.trace.bound_methods import VIEWS, name_of, only_looks, owner_of
 from sglc.trace.hosts import Built
@@ -41,6 +42,11 @@ class Session(Loops):
     def restart(self) -> None:
         super().restart()
         self._begin()
+
+    def operand(self, value: Any) -> Operand:
+        """As `Recording.operand`; a container that was handed over is what stands for it."""
+        found = self.handed.get(id(value))
+        return super().operand(value if found is None else found[1])
 
     # -- what host calls are given --------------------------------------------------------
     def _for_host(self, value: Any) -> Any:

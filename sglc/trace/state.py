@@ -213,6 +213,8 @@ class TraceState(PromptSurface):
         session = self._session
         session.names.setdefault(name)
         self._bound[name] = contents(value), plain_copy(value)  # the copy keeps the items alive
+        if meta is None:  # a gen's own value fails with what is before it
+            session.check_reads()
         session.emit("prompt.bind", (session.operand(value) if operand is None else operand,),
                      {"name": name})
         if meta is not None:
@@ -235,7 +237,8 @@ class TraceState(PromptSurface):
             if type(value) in (list, dict, tuple) and contents(value) != self._bound[name][0]:
                 if session.dynamic:
                     raise session.broken("SGLC113", f"the variable {name!r} changes in place")
-                value = session.handed.get(id(value), (None, value))[1]
+                self._bound[name] = contents(value), plain_copy(value)
+                session.check_reads()
                 session.emit("prompt.bind", (session.operand(value),), {"name": name})
 
     def var_scope(self, name: str) -> Scope:
@@ -279,13 +282,17 @@ class TraceState(PromptSurface):
         return Scope(enter, lambda group: group.join())
 
     # -- reading --------------------------------------------------------------------------
-    def get_var(self, name: Any, timeout: float | None = None) -> Any:
+    def _value(self, name: Any) -> Any:
         if name not in self._variables:
             raise self._session.broken("SGLC111", f"the variable {name!r} is read before anything "
                                                   "produces it", raises=True)
         value = self._variables[name]
         if isinstance(value, Partial):
             value.refuse()
+        return value
+
+    def get_var(self, name: Any, timeout: float | None = None) -> Any:
+        value = self._value(name)
         if isinstance(value, TypedGen):
             session = self._session
             read = session.host(f"{value.type_name}.model_validate_json", opened,
@@ -300,10 +307,11 @@ class TraceState(PromptSurface):
     __getitem__ = get_var
 
     def unread(self, name: Any) -> Any:
-        """The same for code that reads it at run time: a value of a schema is not made yet."""
-        value = self._variables.get(name)
+        """The same for code that reads it at run time: a value of a schema is not made yet, and
+        one that failed is no error yet."""
+        value = self._value(name)
         return Sym(self._session, value.operand, types.ANY) if isinstance(
-            value, TypedGen) else self.get_var(name)
+            value, TypedGen) else value
 
     def __contains__(self, name: Any) -> bool:
         value = self._variables.get(name)
@@ -358,7 +366,9 @@ class TraceState(PromptSurface):
         return self._refuse("text_async_iter()")
 
     def token_ids(self) -> Any:
-        return self._refuse("token_ids()")
+        session = self._session
+        session.read(self._prompt)
+        return session.host("token_ids", token_ids, Sym(session, self._prompt, types.ANY))
 
     def __repr__(self) -> str:
         return self._refuse("its text")  # type: ignore[no-any-return]
@@ -403,6 +413,11 @@ class Repeated:
 
     roles: tuple[Any, ...]
     count: Operand
+
+
+def token_ids(prompt: Any) -> list[int]:
+    """The ids of a prompt of the run."""
+    return prompt.token_ids().tolist()  # type: ignore[no-any-return]
 
 
 def _history(closed: Sequence[Any]) -> tuple[tuple[Any, ...], list[Operand]]:

@@ -63,9 +63,9 @@ class Statements(ast.NodeTransformer):
     def _store(self, target: ast.expr, value: ast.expr, at: ast.stmt) -> list[ast.stmt]:
         """`target = value`; both are rewritten already."""
         if isinstance(target, ast.Subscript):
-            call = hook("store", target.value, target.slice, value, at=at)
+            call = hook("store", value, target.value, target.slice, at=at)
         elif isinstance(target, ast.Attribute):
-            call = hook("store_attribute", target.value, ast.Constant(target.attr), value, at=at)
+            call = hook("store_attribute", value, target.value, ast.Constant(target.attr), at=at)
         elif isinstance(target, ast.Name) and target.id in self.names.outward:
             call = hook("store_name", ast.Constant(target.id), value, at=at)
         elif isinstance(target, (ast.Tuple, ast.List)):
@@ -83,12 +83,12 @@ class Statements(ast.NodeTransformer):
         items = hook("unpack", value, ast.Constant(before), after, at=at)
         names: list[ast.expr] = []
         rest: list[ast.stmt] = []
-        for part in target.elts:
-            if isinstance(part, ast.Starred):
-                part = part.value
-            if isinstance(part, ast.Name) and part.id not in self.names.outward:
+        parts = [p.value if isinstance(p, ast.Starred) else p for p in target.elts]
+        plain = all(isinstance(p, ast.Name) and p.id not in self.names.outward for p in parts)
+        for part in parts:
+            if plain:
                 names.append(part)
-                continue
+                continue  # else they are assigned one after the other: one may use another
             name = self.temporary()
             names.append(ast.Name(name, ast.Store()))
             rest += self._store(part, ast.copy_location(ast.Name(name, ast.Load()), at), at)

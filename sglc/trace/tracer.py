@@ -72,7 +72,6 @@ class Tracer:
         self.lengths = lengths or {}
         self._rewritten: dict[FunctionType, FunctionType] = {}
         self._depth = 0
-        self._calls: list[int] = []  # nested program calls of each open frame
         self._paths: list[tuple[int, ...]] = []
         self.session: Session
 
@@ -97,6 +96,8 @@ class Tracer:
         while not recorder.complete:
             session.restart()
             recorder.finish(self._one_path(program))
+        if len(session.left) == recorder.paths:
+            raise session.left[0]
         recorder.merge()
         if self.dynamic:
             drop_unread(program)
@@ -108,17 +109,32 @@ class Tracer:
                      tuple(session.calls), tuple(session.breaks))
 
     def _one_path(self, program: Program) -> tuple[Operand, Operand]:
+        """A path's results.  GraphBreak where it cannot be traced, unless it may be left to the
+        run: then it ends in a break."""
+        session = self.session
+        try:
+            return self._path(program)
+        except GraphBreak as e:
+            if not session.may_leave or session.root is None:
+                raise
+            session.leave_to_run(e)
+            return session.root(), Lit(None)
+
+    def _path(self, program: Program) -> tuple[Operand, Operand]:
         session = self.session
         values = {name: session.argument(name, arg, example) for arg, (name, example) in zip(
             program.args, self.arguments.items(), strict=True)}
-        self._calls, self._paths, self._depth = [0], [()], 0
+        self._paths, self._depth = [()], 0
         root = session.emit("prompt.root", (), {}, (types.PROMPT,))
         state = TraceState(session, root.results[0], observable=True)
         session.root = lambda: state._prompt
+        session.bind_changed = state.bind_changed
         try:
             value = self._run(self.fn, state, values)
             state.bind_changed()
             returned = self._returned(value)
+            session.passed(returned)  # a run fails with its value
+            session.check_alone()
         except PathEnd:
             return state._prompt, Lit(None)
         except SglcError as e:
@@ -199,16 +215,16 @@ class Tracer:
             raise session.broken("SGLC111", e.diagnostic.what) from e
         if session.frames:
             raise session.broken("SGLC110", "a program is called in a loop of run-time length")
-        path = (*self._paths[-1], self._calls[-1], -1)
-        self._calls[-1] += 1
+        path = (*self._paths[-1], session.nested[-1], -1)
+        session.nested[-1] += 1
         root = session.emit("prompt.root", (), {}, (types.PROMPT,))
         state = TraceState(session, root.results[0], path)
-        self._calls.append(0)
+        session.nested.append(0)
         self._paths.append(path)
         try:
             state._returned = self._run(program.fn, state, bound)
         finally:
-            self._calls.pop()
+            session.nested.pop()
             self._paths.pop()
         return state
 

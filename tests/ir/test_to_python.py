@@ -189,6 +189,24 @@ def tool(s, question):
 '''
 
 
+def test_reads_are_written(model: Any, tmp_path: Path) -> None:
+    """A program that fails where it reads fails there when it is written, too."""
+    def failing(s: Any, q: str) -> None:
+        forks = s.fork(2)
+        forks[0] += q
+        forks += sglc.gen("a", max_tokens=2)
+        s += q
+        forks[0]["a"]
+        forks.join()
+        s += "never"
+
+    module = sglc.program(failing).trace("x")
+    source = to_python(module)
+    assert '    forks[0]["a"]\n' in source and "    forks[1].sync()\n" in source
+    (state,) = the_program(written(module, tmp_path)).run_batch([("x",)], backend=model, seed=1)
+    assert state.error() is not None and state.text() == "x"
+
+
 @pytest.mark.parametrize(("body", "what"), [
     ("%p0 = kv.root\n  prompt.return %p0", "kv.root"),
     ('%p0 = prompt.root\n  %p1 = prompt.append %p0, "a"\n  %p2 = prompt.append %p0, "b"\n'
