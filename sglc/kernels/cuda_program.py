@@ -67,7 +67,7 @@ class CudaKernel:
         arguments: tensors or None for pointers, ints, floats, and `matrix_map`s.  overlap: it may
         start before the kernel before it has ended (see `sglc.kernels.overlap`).
         """
-        values = [_value(argument) for argument in arguments]
+        values = [argument_value(argument) for argument in arguments]
         at = (ctypes.c_void_p * len(values))(*(address for address, _ in values))
         stream = torch.cuda.current_stream(self._device).cuda_stream
         _done(self._driver.cuLaunchKernelEx(self._config(blocks, stream, overlap), self._kernel,
@@ -109,7 +109,7 @@ def matrix_map(matrix: Tensor, box: tuple[int, int]) -> Any:
         driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE))
 
 
-def _value(argument: Any) -> tuple[int, Any]:
+def argument_value(argument: Any) -> tuple[int, Any]:
     """The address of an argument's value, and what keeps it alive."""
     if argument is None or isinstance(argument, Tensor):
         kept: Any = ctypes.c_void_p(None if argument is None else argument.data_ptr())

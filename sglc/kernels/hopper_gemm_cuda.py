@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from math import prod
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sglc.kernels.cuda_program import CudaKernel, available, matrix_map
+from sglc.kernels.hopper_source import KINDS, HopperSource, Product
 from sglc.kernels.residual import Residual
 
 _log = logging.getLogger("sglc.kernels")
@@ -28,7 +28,6 @@ _SPAN = 64  # columns of a stage, as in the source
 TILE_ROWS = 128  # rows of x in a tile, as in the source
 _MEMORY = 226 * 1024  # that stages may have
 _CUT_FROM = 1024  # columns of x from which they are shared by two blocks
-_KINDS = {torch.bfloat16: "bf16", torch.float16: "f16"}
 
 
 class HopperGemmConfig(NamedTuple):
@@ -65,35 +64,26 @@ class HopperGemmForm(NamedTuple):
         return self.result in ("SILU", "GELU")
 
 
-def _source(form: HopperGemmForm, config: HopperGemmConfig) -> str:
-    kind = _KINDS[form.kind]
-    values = {"KIND": f'"{kind}"', "BF16": int(kind == "bf16"), "FORM": form.result,
-              "COUNT": form.count, "BLOCK": form.block, "COLS": config.columns,
-              "CM": config.across, "CK": config.parts, "STAGES": config.stages}
-    sums = config.columns // 2
-    return "".join(f"#define {name} {value}\n" for name, value in values.items()) + f"""\
-__device__ __forceinline__ void mma(float (&d)[{sums}], unsigned long long a,
-                                    unsigned long long b, int more) {{
-  asm volatile("{{\\n.reg .pred p;\\nsetp.ne.b32 p, %{sums + 2}, 0;\\n"
-    "wgmma.mma_async.sync.aligned.m64n{config.columns}k16.f32.{kind}.{kind} "
-    "{{{', '.join(f'%{i}' for i in range(sums))}}}, %{sums}, %{sums + 1}, p, 1, 1, 0, 0;\\n}}"
-    : {', '.join(f'"+f"(d[{i}])' for i in range(sums))} : "l"(a), "l"(b), "r"(more));
-}}
-""" + files("sglc.kernels").joinpath("hopper_gemm.cu").read_text("utf-8")
+def hopper_gemm_source(form: HopperGemmForm, config: HopperGemmConfig) -> HopperSource:
+    """The kernel `hopper_gemm`."""
+    return HopperSource("hopper_gemm.cu", form.kind, {
+        "FORM": form.result, "COUNT": form.count, "BLOCK": form.block, "COLS": config.columns,
+        "CM": config.across, "CK": config.parts, "STAGES": config.stages,
+    }, (Product("mma", config.columns),))
 
 
 @cache
 def _kernel(form: HopperGemmForm, config: HopperGemmConfig,
             device: int) -> tuple[CudaKernel, int]:
     """The kernel, and how many of its clusters run at a time."""
-    kernel = CudaKernel(_source(form, config), "hopper_gemm", 384, config.across * config.parts,
-                        config.stages * config.stage, device)
+    kernel = CudaKernel(hopper_gemm_source(form, config).cuda(), "hopper_gemm", 384,
+                        config.across * config.parts, config.stages * config.stage, device)
     return kernel, kernel.clusters()
 
 
 def takes(x: Tensor, weight: Tensor, out_dtype: torch.dtype | None = None) -> bool:
     """Whether `hopper_gemm` computes this product here; out_dtype: as for `fused_linear`."""
-    return len(x) > 0 and x.is_cuda and x.dtype in _KINDS and x.dtype is weight.dtype \
+    return len(x) > 0 and x.is_cuda and x.dtype in KINDS and x.dtype is weight.dtype \
         and x.shape[1] % 8 == 0 and weight.shape[0] % 16 == 0 \
         and out_dtype in (None, x.dtype, torch.float32) and _usable(x.device.index or 0)
 

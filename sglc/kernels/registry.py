@@ -100,7 +100,8 @@ class DeviceKernels:
 
     The signature of each is that of its reference, `sglc.kernels.<operation>`.
     long_rows: who attends for rows of many tokens: "flashinfer", "auto" (it where that is known
-    to be faster) or "units" (who attends for all others).
+    to be faster) or "units" (who attends for all others).  wide_units: who attends for units of
+    many queries, "triton" or "cuda".
     """
 
     pack: Callable[[Tensor], Any]
@@ -120,6 +121,7 @@ class DeviceKernels:
     follow_tokens: Callable[[FsmTables, Tensor, Tensor, Tensor], Tensor]
     logprobs: Callable[..., tuple[Tensor, Tensor, Tensor]]
     long_rows: str
+    wide_units: str
     backends: tuple[tuple[str, str], ...]
 
 
@@ -158,16 +160,18 @@ def resolve_device(choice: str, fixed: bool = False) -> DeviceKernels:
     """The kernels for a GPU.
 
     choice: "auto" takes Triton's where it is installed, "triton" insists on it, "torch" takes the
-    references; "flashinfer" insists on that package and takes Triton's for what it lacks.
+    references; "flashinfer" insists on that package and takes Triton's for what it lacks; "cuda"
+    takes what is written in CUDA C++ wherever there is such a form, Triton's for the rest.
     With "auto" too, its attention may serve rows of many tokens, if it is installed.
     fixed: a row's result does not depend on the rows beside it; Triton's only.
     Raises ModelError (SGLC504) for any other choice, and where the package is not installed.
     """
-    if choice not in ("auto", "torch", "triton", "flashinfer"):
+    if choice not in ("auto", "torch", "triton", "flashinfer", "cuda"):
         raise ModelError("SGLC504", f"unknown kernels {choice!r}",
-                         fixes=('use "auto", "torch", "triton" or "flashinfer"',))
-    if choice in ("triton", "flashinfer") and find_spec(choice) is None:
-        raise ModelError("SGLC504", f"the package {choice} is not installed",
+                         fixes=('use "auto", "torch", "triton", "cuda" or "flashinfer"',))
+    needs = {"cuda": "triton"}.get(choice, choice)
+    if needs in ("triton", "flashinfer") and find_spec(needs) is None:
+        raise ModelError("SGLC504", f"the package {needs} is not installed",
                          fixes=('use "auto", or install it',))
     usable = {"torch"}
     if choice != "torch" and find_spec("triton") is not None:
@@ -176,7 +180,7 @@ def resolve_device(choice: str, fixed: bool = False) -> DeviceKernels:
               for op, by_backend in DEVICE_IMPLEMENTATIONS.items()}
     where = {op: DEVICE_IMPLEMENTATIONS[op][b] for op, b in chosen.items()}
     long_rows = "units"
-    if "triton" in usable and not fixed and choice != "triton":
+    if "triton" in usable and not fixed and choice in ("auto", "flashinfer"):
         if find_spec("flashinfer") is not None:
             long_rows = choice
         if choice == "flashinfer":
@@ -191,4 +195,5 @@ def resolve_device(choice: str, fixed: bool = False) -> DeviceKernels:
         where |= FIXED_IMPLEMENTATIONS
         chosen |= dict.fromkeys(FIXED_IMPLEMENTATIONS, "fixed")
     return DeviceKernels(**{op: load_function(spec) for op, spec in where.items()},
-                         long_rows=long_rows, backends=tuple(chosen.items()))
+                         long_rows=long_rows, wide_units="cuda" if choice == "cuda" else "triton",
+                         backends=tuple(chosen.items()))

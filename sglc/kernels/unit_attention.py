@@ -24,6 +24,7 @@ from sglc.kernels.attention_shape import (
     Shape,
     Units,
 )
+from sglc.kernels.hopper_attention_cuda import HopperAttentionForm, hopper_attention
 from sglc.kernels.triton_units import merge_kernel, units_kernel
 
 _MANY = 128  # tokens from which a merging program takes many heads
@@ -42,13 +43,15 @@ class Launch:
 class Tuning:
     """Launches by class; whether kernels of one step overlap (programmatic launch, Hopper on);
     whether partial results are kept in the queries' type instead of float32; whether there is one
-    form of each kernel, whatever the number of tokens."""
+    form of each kernel, whatever the number of tokens; whether wide units that need neither window
+    nor cap take CUDA C++ (`hopper_attention`)."""
 
     classes: tuple[Launch, Launch, Launch] = (Launch(64, 2, 3), Launch(32, 4, 5),
                                               Launch(64, 4, 3))
     overlap: bool = True
     half_partials: bool = True
     one_form: bool = False
+    cuda: bool = False
 
 
 def tuning(dtype: torch.dtype, device: torch.device | str, dim: int = 128) -> Tuning:
@@ -63,12 +66,12 @@ def tuning(dtype: torch.dtype, device: torch.device | str, dim: int = 128) -> Tu
 
 
 def default_shape(heads: int, kv_heads: int, dim: int, dtype: torch.dtype,
-                  multiprocessors: int = 132) -> Shape:
-    """Tiles for the kernels on a device of so many multiprocessors."""
+                  multiprocessors: int = 132, cuda: bool = False) -> Shape:
+    """Tiles for the kernels on a device of so many multiprocessors; cuda: as in `Tuning`."""
     n = multiprocessors
     if dtype is torch.float32:
         return Shape(heads, kv_heads, dim, (16, 32, 64), 32, (2 * n, n, n))
-    return Shape(heads, kv_heads, dim, programs=(4 * n, 2 * n, 2 * n))
+    return Shape(heads, kv_heads, dim, programs=(4 * n, 2 * n, n if cuda else 2 * n))
 
 
 class UnitAttention:
@@ -93,6 +96,9 @@ class UnitAttention:
         self._partial = torch.empty(limits.parts, shape.heads, shape.dim, device=device,
                                     dtype=dtype if self.tune.half_partials else torch.float32)
         self._sums = torch.empty(limits.parts, shape.heads, device=device)
+        self._form: HopperAttentionForm | None = None
+        if self.tune.cuda:
+            self._form = HopperAttentionForm(dtype, shape.dim, shape.kv_heads, shape.group)
 
     def write(self, units: Units, to: np.ndarray) -> None:
         """The work list as the kernels read it, into int32 memory of the size of `buffer`."""
@@ -132,6 +138,11 @@ class UnitAttention:
         pdl = {"launch_pdl": True} if tune.overlap else {}
         # The longest programs first.
         for i, kind in enumerate([k for k in (WIDE, MIDDLE, NARROW) if counts[k]]):
+            if kind == WIDE and self._form and not how.window and not how.cap:
+                hopper_attention(self._form, q, pool, table, out, self._partial, self._sums,
+                                 units[kind], (token, part, high), counts[kind],
+                                 how.scale or shape.dim ** -0.5, tune.overlap)
+                continue
             launch = tune.classes[kind]
             units_kernel[(counts[kind] * shape.kv_heads,)](
                 q, pool, table, out, self._partial, self._sums, units[kind], token, part, high,

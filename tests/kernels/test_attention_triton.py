@@ -5,6 +5,7 @@ Without a GPU the shapes are tiny; with one, tests marked `gpu` use those of rea
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,12 @@ TINY = Shape(4, 2, 16, (16, 16, 32), 16, (8, 8, 4), 24)
 ERROR = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
 
 
-def attention(shape: Shape, limits: Limits, dtype: torch.dtype) -> Any:
+def attention(shape: Shape, limits: Limits, dtype: torch.dtype, cuda: bool = False) -> Any:
     from sglc.kernels.unit_attention import Launch, Tuning, UnitAttention, tuning
 
     tune = (Tuning((Launch(16, 4, 1),) * 3, False, dtype is not torch.float32)
             if shape.step == 16 else tuning(dtype, DEVICE, shape.dim))
-    return UnitAttention(shape, limits, dtype, DEVICE, tune)
+    return UnitAttention(shape, limits, dtype, DEVICE, replace(tune, cuda=cuda))
 
 
 def normal(seed: int, *size: int) -> torch.Tensor:
@@ -51,8 +52,8 @@ def ragged(rng: np.random.Generator, sizes: list[tuple[int, int]]) -> tuple[Rows
 
 
 def run(shape: Shape, rows: Rows, table: np.ndarray, slots: int, units: Units, limits: Limits,
-        dtype: torch.dtype, seed: int, launch_all: bool = False, how: Scores = PLAIN
-        ) -> torch.Tensor:
+        dtype: torch.dtype, seed: int, launch_all: bool = False, how: Scores = PLAIN,
+        cuda: bool = False) -> torch.Tensor:
     """Run the kernels on fresh inputs, compare with the reference, and return the output.
 
     Slots that no row reads hold NaN, and so does the output beforehand.
@@ -64,7 +65,7 @@ def run(shape: Shape, rows: Rows, table: np.ndarray, slots: int, units: Units, l
     pool[used.long()] = normal(seed + 1, len(used), 2, shape.kv_heads, shape.dim)
     pool = pool.to(dtype).to(DEVICE)
     where = torch.from_numpy(table).to(DEVICE)
-    attend = attention(shape, limits, dtype)
+    attend = attention(shape, limits, dtype, cuda)
     attend._partial.fill_(float("nan"))
     attend._sums.fill_(float("nan"))
     attend.load(units)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 
 import pytest
+import torch
 
 from sglc.errors import ModelError
 from sglc.kernels.registry import DEVICE_IMPLEMENTATIONS, load_function, resolve_device
+from sglc.runtime.cuda.attending import UnitSteps
+from sglc.runtime.models.config import LlamaConfig
 
 
 def test_resolve_device() -> None:
@@ -19,6 +22,24 @@ def test_resolve_device() -> None:
     assert {b for _, b in resolve_device("auto").backends} == {"triton"}
     with pytest.raises(ModelError, match="SGLC504"):
         resolve_device("quick")
+
+
+def test_cuda_attends_where_it_is_asked_for() -> None:
+    """CUDA C++ for wide units alone, and an error where that cannot be."""
+    pytest.importorskip("triton")
+    asked = resolve_device("cuda")
+    assert asked.backends == resolve_device("triton").backends
+    assert (asked.wide_units, asked.long_rows) == ("cuda", "units")
+    assert resolve_device("auto").wide_units == "triton"
+    config = LlamaConfig(vocab_size=64, hidden_size=128, intermediate_size=96, layers=1, heads=2,
+                         kv_heads=1, head_dim=64, rms_eps=1e-5, rope_theta=5000.0,
+                         context_length=512, tied=True)
+    cpu = torch.device("cpu")
+    with pytest.raises(ModelError, match=r"kernels=\"cuda\" does not work here") as raised:
+        UnitSteps(config, torch.bfloat16, cpu, cuda=True)
+    assert "compute capability 9.0" in str(raised.value)
+    fixed = UnitSteps(config, torch.bfloat16, cpu, fixed=True, cuda=True)
+    assert not fixed._tune.cuda  # one form for all, whatever the number of queries
 
 
 @pytest.mark.parametrize("operation", sorted(DEVICE_IMPLEMENTATIONS))

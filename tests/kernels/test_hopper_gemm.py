@@ -26,6 +26,7 @@ from sglc.kernels.hopper_gemm_cuda import (
     takes,
 )
 from sglc.kernels.residual import Residual
+from tests.kernels.on_cpu.kernel import KernelFailed, gemm_on_cpu, needs_compiler
 from tests.kernels.triton.places import close
 
 fused_linear = fused_linear_triton.fused_linear_triton
@@ -151,11 +152,93 @@ def test_not_on_a_cpu() -> None:
 def test_the_source_of_every_form(form: HopperGemmForm) -> None:
     """Three stages and more; as many sums as the product has, and two operands and a flag."""
     for config in configs(form, 2):
-        source = hopper_gemm_cuda._source(form, config)
+        source = hopper_gemm_cuda.hopper_gemm_source(form, config).cuda()
         assert f"#define STAGES {config.stages}\n" in source and config.stages >= 3
         kind = "bf16" if form.kind is torch.bfloat16 else "f16"
         assert f"m64n{config.columns}k16.f32.{kind}.{kind}" in source
         assert source.count('"+f"(d[') == config.columns // 2
+
+
+CPU_FORMS = [
+    (HopperGemmForm(torch.bfloat16, "PLAIN"), HopperGemmConfig(64)),
+    (HopperGemmForm(torch.float16, "WIDE"), HopperGemmConfig(96, 2)),
+    (HopperGemmForm(torch.bfloat16, "RESIDUAL"), HopperGemmConfig(192, 1, 2)),
+    (HopperGemmForm(torch.bfloat16, "SILU"), HopperGemmConfig(112, 2)),
+    (HopperGemmForm(torch.float16, "GELU"), HopperGemmConfig(128)),
+    (HopperGemmForm(torch.bfloat16, "SILU", 5), HopperGemmConfig(224, 2)),
+    (HopperGemmForm(torch.float16, "PLAIN", 5), HopperGemmConfig(96))]
+
+
+@needs_compiler
+@pytest.mark.parametrize(("form", "config"), CPU_FORMS, ids=str)
+def test_on_the_cpu(form: HopperGemmForm, config: HopperGemmConfig,
+                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel itself, thread by thread: ragged sizes, tiles of one block and of two."""
+    gemm_on_cpu(monkeypatch)
+    width = 264 if form.count else 200
+    torch.manual_seed(0)
+    weight = (torch.randn(240 << form.gated, width) / width**0.5).to(form.kind)
+    for rows in (40, 150, 300):
+        x = torch.randn(rows, width).to(form.kind)
+        old = torch.randn(rows, 240).to(form.kind) if form.result == "RESIDUAL" else None
+        norm = (torch.ones(width), 1e-5) if form.count else (None, 0.0)
+        exact = fused_linear_torch(x.float(), weight.float(), *norm,
+                                   None if old is None else old.float(), form.gated,
+                                   gelu=form.result == "GELU")
+        given: torch.Tensor | Residual = x
+        if form.count:
+            squares = torch.full((rows, 16), float("nan"))
+            squares[:, :form.count] = torch.nn.functional.pad(
+                x.float().square(), (0, 320 - width)).view(rows, -1, 64).sum(2)
+            given = Residual(x, squares)
+        wide = torch.float32 if form.result == "WIDE" else None
+        found = hopper_gemm(given, weight, old, form.gated, wide, form.result == "GELU",
+                            norm[1], config)
+        close(found, exact, wide or form.kind, 2)
+
+
+@needs_compiler
+@pytest.mark.parametrize("config", [HopperGemmConfig(128, 1, 2), HopperGemmConfig(64, 2)], ids=str)
+def test_sums_of_squares_on_the_cpu(config: HopperGemmConfig,
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    gemm_on_cpu(monkeypatch)
+    torch.manual_seed(0)
+    x, old = torch.randn(150, 136).bfloat16(), torch.randn(150, 240).bfloat16()
+    weight = (torch.randn(240, 136) / 12).bfloat16()
+    found = hopper_gemm_add(x, weight, old.clone(), config=config)
+    close(found.x, x.float() @ weight.float().t() + old.float(), torch.bfloat16, 2)
+    assert found.squares is not None
+    wanted = torch.nn.functional.pad(found.x.float().square(), (0, 16)).view(150, 4, 64).sum(2)
+    assert torch.allclose(found.squares[:, :4], wanted, rtol=1e-4)
+
+
+WAYS = {
+    "inputs not waited for": ("wait(full + 8 * at, phase);", ""),
+    "a stage given back too early": ("products_wait<1>();", "products_wait<2>();"),
+    "another block's stage not given back": (
+        "      if (mine < CM) arrive(empty + 8 * before, peer);",
+        "      if (mine < 1) arrive(empty + 8 * before, peer);"),
+    "sums not waited for": ("products_wait<0>();", ""),
+    "no room waited for": ("wait(empty + 8 * at, phase);", ""),
+    "fewer bytes": ("W_BYTES + min(rows, ROWS) * SPAN * 2", "W_BYTES"),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("way", [way if i % 3 == 0 else pytest.param(way, marks=pytest.mark.slow)
+                                 for i, way in enumerate(WAYS)], ids=str)
+def test_what_is_wrong_is_found(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, which runs what threads, copies and products do in a random order."""
+    gemm_on_cpu(monkeypatch, [WAYS[way]])
+    torch.manual_seed(0)
+    x, weight = torch.randn(300, 1000).bfloat16(), torch.randn(240, 1000).bfloat16()
+    try:
+        for _ in range(3):
+            found = hopper_gemm(x, weight, config=HopperGemmConfig(96, 2))
+            close(found, x.float() @ weight.float().t(), torch.bfloat16, 4)
+    except (KernelFailed, AssertionError):
+        return
+    pytest.fail("nothing was found")
 
 
 @pytest.fixture

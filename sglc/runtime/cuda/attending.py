@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sglc.kernels.attention_shape import Grid, Limits, Scores, Units
+from sglc.errors import ModelError
+from sglc.kernels.attention_shape import Grid, Limits, Scores, Shape, Units
 from sglc.kernels.attention_units import plan_units, shared_runs
 from sglc.kernels.paged_attention import Rows, paged_attention_torch
 from sglc.runtime.cuda.layers import Attend
@@ -32,16 +33,22 @@ class UnitSteps:
     """Attention by work lists, with device memory for each size of step.
 
     fixed: every token's keys are cut at the same positions and nothing is shared, so that its
-    result does not depend on the rest of the step.
+    result does not depend on the rest of the step.  cuda: units of many queries take CUDA C++
+    (there are none if `fixed`); raises ModelError (SGLC504) where that does not work.
     """
 
     def __init__(self, config: LlamaConfig, dtype: torch.dtype, device: torch.device,
-                 fixed: bool = False) -> None:
-        from sglc.kernels.unit_attention import default_shape
+                 fixed: bool = False, cuda: bool = False) -> None:
+        from sglc.kernels.unit_attention import default_shape, tuning
 
         count = (torch.cuda.get_device_properties(device).multi_processor_count
                  if device.type == "cuda" else 4)
-        self.shape = default_shape(config.heads, config.kv_heads, config.head_dim, dtype, count)
+        self.shape = default_shape(config.heads, config.kv_heads, config.head_dim, dtype, count,
+                                   cuda)
+        self._tune = replace(tuning(dtype, device, config.head_dim), one_form=fixed,
+                             cuda=cuda and not fixed)
+        if self._tune.cuda:
+            _check_cuda(self.shape, dtype, device)
         length = config.context_length
         piece = max(_LEAST, 1 << (-(-length // _PIECES) - 1).bit_length())
         self._piece = piece if fixed else 0
@@ -115,15 +122,23 @@ class UnitSteps:
                 else Limits.for_tokens(tokens, self.shape))
 
     def _at(self, size: int) -> UnitAttention:
-        from sglc.kernels.unit_attention import UnitAttention, tuning
+        from sglc.kernels.unit_attention import UnitAttention
 
         found = self._sizes.get(size)
         if found is None:
-            tune = replace(tuning(self._dtype, self._device, self.shape.dim),
-                           one_form=self._piece > 0)
             found = self._sizes[size] = UnitAttention(
-                self.shape, self._limits(size), self._dtype, self._device, tune)
+                self.shape, self._limits(size), self._dtype, self._device, self._tune)
         return found
+
+
+def _check_cuda(shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
+    from sglc.kernels.hopper_attention_cuda import HopperAttentionForm, takes_attention
+
+    form = HopperAttentionForm(dtype, shape.dim, shape.kv_heads, shape.group)
+    why = takes_attention(form, device)
+    if why:
+        raise ModelError("SGLC504", 'kernels="cuda" does not work here',
+                         why=f"of its attention: {why}", fixes=('use kernels="auto"',))
 
 
 def attend_torch(table: PageTable, rows: Rows, config: LlamaConfig) -> Attend:

@@ -78,7 +78,8 @@ class DeviceRunner:
         self._pools = torch.empty(0)
         self._table: PageTable | None = None
         by_units = dict(kernels.backends)["sample"] == "triton"
-        self._units = UnitSteps(c, self.dtype, self.device, fixed) if by_units else None
+        self._units = UnitSteps(c, self.dtype, self.device, fixed,
+                                kernels.wide_units == "cuda") if by_units else None
         self._eager = EagerSteps(c, max_tokens, self._units, long_rows(
             kernels.long_rows, self._units, c, self.dtype, self.device))
         on_gpu = self.device.type == "cuda"
