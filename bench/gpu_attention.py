@@ -1,6 +1,7 @@
 """Attention on the GPU: correctness, then time a layer, on the head shape of Llama-3.1-8B.
 
-`python -m bench.gpu_attention [--only prefill,long,decode,shared,threshold] [--tune]`
+`python -m bench.gpu_attention [--only prefill,long,decode,shared,threshold] [--tune] [--cuda]`
+`python -m bench.gpu_attention --only wide` (wide units in Triton, and in CUDA C++ in all forms)
 `python -m bench.gpu_attention --flashinfer` (prefill and long rows beside FlashInfer's)
 
 A case is captured in one CUDA graph over several layers, each with its own pool, so that the L2
@@ -45,6 +46,7 @@ from bench.attention_peers import (
 )
 from sglc.kernels.attention_shape import Grid, Limits, Shape
 from sglc.kernels.attention_units import plan_units, shared_runs
+from sglc.kernels.hopper_attention_cuda import HopperAttentionForm
 from sglc.kernels.long_rows import long_span, ragged, split
 from sglc.kernels.paged_attention import Rows, paged_attention_torch
 from sglc.kernels.prefix_tree import Shared, find_shared
@@ -58,10 +60,11 @@ from sglc.kernels.unit_attention import (
 
 
 class Bench:
-    """Runs cases with one shape and tuning."""
+    """Runs cases with one shape and tuning; form: of wide units, if they are in CUDA C++."""
 
-    def __init__(self, shape: Shape, tune: Tuning) -> None:
-        self.shape, self.tune = shape, tune
+    def __init__(self, shape: Shape, tune: Tuning, form: HopperAttentionForm | None = None
+                 ) -> None:
+        self.shape, self.tune, self.form = shape, tune, form
 
     def runs(self, c: Case, always: bool = True) -> list[Shared]:
         """Shared runs; all of them, or those that are thought to pay."""
@@ -79,7 +82,7 @@ class Bench:
         if not full:
             grid = replace(units.grid, merged=c.rows.total)
             limits = Limits(grid, len(units.token), units.parts)
-        attend = UnitAttention(self.shape, limits, q.dtype, "cuda", self.tune)
+        attend = UnitAttention(self.shape, limits, q.dtype, "cuda", self.tune, self.form)
         attend.load(units)
         table = torch.from_numpy(c.table).cuda()
         out = torch.full_like(q, float("nan"))
@@ -220,6 +223,23 @@ def threshold(b: Bench) -> None:
         print(f"{groups} x {rows} | {' | '.join(cells)}", flush=True)
 
 
+def wide(b: Bench) -> None:
+    """Cases with wide units; prompts, a shared prefix, and all wide units of it alone."""
+    shape = default_shape(HEADS, KV_HEADS, DIM, torch.bfloat16, b.shape.programs[1] // 2, True)
+    base = HopperAttentionForm(torch.bfloat16, DIM, KV_HEADS, HEADS // KV_HEADS)
+    forms = [base._replace(keys=keys, in_turn=turn) for keys in (128, 64) for turn in (True, False)]
+    benches = [b, *(Bench(shape, replace(b.tune, cuda=True), form) for form in forms)]
+    print("\nwide units, us | Triton | " + " | ".join(
+        f"{f.keys} keys{', in turn' if f.in_turn else ''}" for f in forms)
+        + " | Triton's narrow, middle, wide, merge alone | CUDA's", flush=True)
+    for c in [*PREFILL, *(SHARED[i] for i in (4, 6, 8, 10))]:
+        pools, q = inputs(c)
+        runs = b.runs(c, False)
+        times = [f"{bench.time(c, pools[:8], q, runs)[0]:.1f}" for bench in benches]
+        alone = [bench.split(c, pools[:8], q, runs) for bench in benches[:2]]
+        print(f"{c.name} | {' | '.join((*times, *alone))}", flush=True)
+
+
 TRIED = (  # class, (keys, warps, stages), units at once on a multiprocessor
     *((0, *x) for x in (((64, 4, 3), 4), ((64, 4, 5), 3), ((128, 4, 3), 3), ((64, 2, 3), 4),
                         ((32, 4, 5), 5))),
@@ -262,6 +282,7 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--alone", action="store_true", help="nothing beside it")
     parser.add_argument("--flashinfer", action="store_true")
+    parser.add_argument("--cuda", action="store_true", help="wide units in CUDA C++")
     args = parser.parse_args()
     everything = args.tune or not args.flashinfer
     only = (args.only or ("prefill,long,decode,shared,threshold" if everything
@@ -269,15 +290,17 @@ def main() -> None:
     torch.manual_seed(0)
     properties = torch.cuda.get_device_properties(0)
     shape = default_shape(HEADS, KV_HEADS, DIM, torch.bfloat16,
-                          properties.multi_processor_count)
+                          properties.multi_processor_count, args.cuda)
     print(properties.name, torch.__version__, flush=True)
     if args.tune:
         tune(shape, tuning(torch.bfloat16, "cuda"), properties.multi_processor_count)
-    bench = Bench(shape, tuning(torch.bfloat16, "cuda"))
+    bench = Bench(shape, replace(tuning(torch.bfloat16, "cuda"), cuda=args.cuda))
     for name, run in (("prefill", prefill), ("long", long), ("decode", decode),
                       ("shared", shared)):
         if name in only:
             run(bench, not args.alone, args.flashinfer)
+    if "wide" in only:
+        wide(bench)
     if "threshold" in only:
         threshold(bench)
 

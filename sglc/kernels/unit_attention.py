@@ -77,11 +77,13 @@ def default_shape(heads: int, kv_heads: int, dim: int, dtype: torch.dtype,
 class UnitAttention:
     """Work lists in device memory, and room for partial results; used by every layer of a step.
 
+    form: of wide units in CUDA C++, where the tuning asks for it; None is the one that is usual.
     A CUDA graph that holds the call runs whatever was loaded before its replay.
     """
 
     def __init__(self, shape: Shape, limits: Limits, dtype: torch.dtype,
-                 device: torch.device | str, tune: Tuning | None = None) -> None:
+                 device: torch.device | str, tune: Tuning | None = None,
+                 form: HopperAttentionForm | None = None) -> None:
         self.shape, self.limits = shape, limits
         self.tune = tune or tuning(dtype, device)
         grid = limits.grid
@@ -96,9 +98,9 @@ class UnitAttention:
         self._partial = torch.empty(limits.parts, shape.heads, shape.dim, device=device,
                                     dtype=dtype if self.tune.half_partials else torch.float32)
         self._sums = torch.empty(limits.parts, shape.heads, device=device)
-        self._form: HopperAttentionForm | None = None
+        self._form = None
         if self.tune.cuda:
-            self._form = HopperAttentionForm(dtype, shape.dim, shape.kv_heads, shape.group)
+            self._form = form or HopperAttentionForm(dtype, shape.dim, shape.kv_heads, shape.group)
 
     def write(self, units: Units, to: np.ndarray) -> None:
         """The work list as the kernels read it, into int32 memory of the size of `buffer`."""

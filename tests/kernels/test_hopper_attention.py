@@ -175,13 +175,11 @@ def hopper() -> None:
 def test_real_sizes(heads: int, kv_heads: int, dim: int, dtype: torch.dtype, keys: int,
                     in_turn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     from sglc.kernels import unit_attention
-    from sglc.kernels.unit_attention import default_shape
 
-    monkeypatch.setattr(unit_attention, "HopperAttentionForm", lambda *a: HopperAttentionForm(
-        *a, keys, in_turn))
-    shape = default_shape(heads, kv_heads, dim, dtype, cuda=True)
-    assert not takes_attention(HopperAttentionForm(dtype, dim, kv_heads, heads // kv_heads),
-                               torch.device("cuda"))
+    shape = unit_attention.default_shape(heads, kv_heads, dim, dtype, cuda=True)
+    form = HopperAttentionForm(dtype, dim, kv_heads, heads // kv_heads, keys, in_turn)
+    assert not takes_attention(form, torch.device("cuda"))
+    monkeypatch.setattr(unit_attention, "HopperAttentionForm", lambda *_: form)
     for seed in range(3):
         rng = np.random.default_rng(seed)
         sizes = [(int(rng.choice([1, 5, 17, 200, 700])), int(rng.integers(0, 3000)))
