@@ -41,7 +41,8 @@ class Engine(LocalBackend):
     radix_cache: keep and share KV between runs.
     kernels: "auto" takes the best that are there, "torch" the references; on a GPU also "triton",
         "flashinfer", where that package attends for long prompts, or on Hopper "cuda", where a
-        kernel in CUDA C++ does (not the default yet: its speed has not been measured).
+        kernel in CUDA C++ does, and another rotates what it multiplies (not the default: their
+        speed has not been measured).
     chat_template: None for the tokenizer's own, a name, jinja text, or a ChatTemplate.
     max_batch_tokens: new tokens a step; None is 512 on the CPU, on a GPU 128 for each of its
         processors (16,896 on an H100 or H200), and 8192 where weights leave less than 48 GiB.

@@ -108,11 +108,13 @@ def add_linear_fixed(x: Tensor, weight: PackedWeight, residual: Tensor,
     return Residual(fixed_linear(x, weight, residual=residual))
 
 
-def rope_store_fixed(qkv: Tensor, positions: Tensor, slots: Tensor, table: Tensor, pool: Tensor,
-                     q_norm: Tensor | None = None, k_norm: Tensor | None = None,
-                     eps: float = 0.0, bias: Tensor | None = None) -> Tensor:
-    """As `rope_store_triton`, alike for any number of tokens."""
-    return rope_store_by(8, qkv, positions, slots, table, pool, q_norm, k_norm, eps, bias)
+def rope_linear_fixed(x: Tensor | Residual, weight: PackedWeight, norm: Tensor | None, eps: float,
+                      positions: Tensor, slots: Tensor, table: Tensor, pool: Tensor,
+                      q_norm: Tensor | None = None, k_norm: Tensor | None = None,
+                      bias: Tensor | None = None) -> Tensor:
+    """As `rope_linear_triton`, alike for any number of tokens."""
+    return rope_store_by(8, fixed_linear(x, weight, norm, eps), positions, slots, table, pool,
+                         q_norm, k_norm, eps, bias)
 
 
 def logprobs_fixed(logits: Tensor, tokens: Tensor, top: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -78,7 +78,7 @@ def fused_linear_triton(x: Tensor | Residual, weight: PackedWeight | PackedInt4,
                            eps)
     if norm is not None:
         x = rms_norm_triton(x, norm, eps)
-    if gated and kind is x.dtype and takes(x, weight.weight) and _fills(len(x)):
+    if gated and kind is x.dtype and takes(x, weight.weight) and fills(len(x)):
         return hopper_gemm(x, weight.weight, gated=True, gelu=gelu)
     turned = weight.weight.t()
     if residual is not None:
@@ -100,7 +100,7 @@ def add_linear_triton(x: Tensor, weight: PackedWeight | PackedInt4, residual: Te
     return Residual(fused_linear_triton(x, weight, residual=residual))
 
 
-def _fills(rows: int) -> bool:
+def fills(rows: int) -> bool:
     """Whether tiles of so many rows are full enough for one kernel to be faster than cuBLAS, which
     has tiles of more sizes, and a gate."""
     return rows <= TILE_ROWS or rows >= 0.87 * TILE_ROWS * -(-rows // TILE_ROWS)

@@ -1,6 +1,9 @@
 // x W^T on Hopper; see hopper_gemm_cuda.py, which compiles this with
 //   FORM         what becomes of the sums: PLAIN, WIDE (float32), RESIDUAL (added to what is in
-//                `out`), SILU or GELU: act(x G^T) * (x U^T), where W is G and U one above the other
+//                `out`), SILU or GELU: act(x G^T) * (x U^T), where W is G and U one above the other,
+//                ROPE: queries, keys and values; the first go to `out`, the others to the pool,
+//                the first two rotated
+//   DIM          of a head, for ROPE
 //   COUNT        sums of squares that a row of x is still to be scaled by; 0 for none
 //   BLOCK        columns of a sum of squares of what is written; 0 for none
 //   COLS         of a tile of 128 rows of x: rows of W (of G and U together)
@@ -14,13 +17,16 @@
 #define RESIDUAL 2
 #define SILU 3
 #define GELU 4
+#define ROPE 5
 
 constexpr int SPAN = 64;             // columns of a stage: 128 bytes, one row of the swizzle
 constexpr int ROWS = 128;            // of a tile, 64 of them a warpgroup's
 constexpr int X_BYTES = ROWS * SPAN * 2, W_BYTES = COLS * SPAN * 2;
 constexpr int STAGE = X_BYTES + W_BYTES;
 constexpr bool GATED = FORM == SILU || FORM == GELU;
-constexpr int PARTS = GATED || CM > 1 ? 2 : 1;  // in which a tile of W is read
+// In how many parts a tile of W is read.  Of a head, 16 columns of the first half and 16 of the
+// second lie side by side in a tile, so that a thread has both numbers of a pair.
+constexpr int PARTS = FORM == ROPE ? COLS / 16 : GATED || CM > 1 ? 2 : 1;
 constexpr int OUTS = GATED ? COLS / 2 : COLS;   // columns of the result
 constexpr int PAIRS = OUTS / 8;
 constexpr int QUADS = PAIRS / 4;
@@ -45,6 +51,16 @@ typedef unsigned short Out;
 // from: the first row of x that is read; row: the first one that is written.
 struct Tile { int from, row, column; };
 
+// The row of W where part `p` of a tile begins.
+DEVICE int weight_row(int column, int p, int outs) {
+#if FORM == ROPE
+  const int part = column / 16 + p, group = part / 2;
+  return group / (DIM / 32) * DIM + part % 2 * (DIM / 2) + group % (DIM / 32) * 16;
+#else
+  return column + p * (GATED ? outs : COLS / PARTS);
+#endif
+}
+
 // Which tile of x and of the weight are a cluster's: all weights for a band of rows at a time.
 // Where the rows end, a tile begins earlier instead of reading on, and what few rows leave free of
 // a tile is left as it is: rows that are not there take the copy engine longer than others.
@@ -59,7 +75,12 @@ DEVICE Tile tile_of(int group, int groups_of_rows, int groups_of_columns,
 extern "C" __global__ void __cluster_dims__(CM * CK, 1, 1) __launch_bounds__(384, 1)
 hopper_gemm(const __grid_constant__ Map x_map, const __grid_constant__ Map w_map, Out* out,
             int rows, int outs, int steps, int groups_of_rows, int groups_of_columns,
-            const float* squares, float per_column, float eps, float* sums, int width) {
+            const float* squares, float per_column, float eps, float* sums, int width
+#if FORM == ROPE
+            , const long long* positions, const long long* slots, const float* table, Out* pool,
+            int queries
+#endif
+            ) {
   extern __shared__ __align__(1024) unsigned char memory[];
   __shared__ __align__(8) u64 full_[STAGES], empty_[STAGES];
   const u32 base = shared(memory), full = shared(full_), empty = shared(empty_);
@@ -96,9 +117,9 @@ hopper_gemm(const __grid_constant__ Map x_map, const __grid_constant__ Map w_map
           expect(barrier, W_BYTES + min(rows, ROWS) * SPAN * 2);
 #pragma unroll
           for (int p = 0; p < PARTS; p++)
-            if (CM == 1 || p == m)
+            if (CM == 1 || p % CM == m)
               load<(CM > 1)>(&w_map, to + p * (W_BYTES / PARTS), barrier, (start + step) * SPAN,
-                             tile.column + p * (GATED ? outs : COLS / PARTS), across, once);
+                             weight_row(tile.column, p, outs), across, once);
         };
         auto inputs = [&](int step, u32 s) {
           load<false>(&x_map, base + s * STAGE, full + 8 * s, (start + step) * SPAN, tile.from, 0,
@@ -148,6 +169,25 @@ hopper_gemm(const __grid_constant__ Map x_map, const __grid_constant__ Map w_map
           if (written(row) && column < outs)
             old[i] = *reinterpret_cast<const uint4*>(out + (u64)row * outs + column);
         }
+#if FORM == ROPE
+      // By which angles pairs are turned, the same ones in each head.
+      constexpr int ANGLES = (COLS % DIM ? COLS : DIM) / 16;
+      float2 cosine[LOWERS][ANGLES], sine[LOWERS][ANGLES];
+      long long slot[LOWERS];
+#pragma unroll
+      for (int lower = 0; lower < LOWERS; lower++) {
+        const int row = top + lower * 8;
+        const bool there = written(row);
+        const float* angles = table + (there ? positions[row] : 0) * DIM + 2 * t;
+        slot[lower] = there ? slots[row] : -1;
+#pragma unroll
+        for (int i = 0; i < ANGLES; i++) {
+          const float* of = angles + weight_row(tile.column, i / 2 * 2, outs) % DIM + i % 2 * 8;
+          cosine[lower][i] = *reinterpret_cast<const float2*>(of);
+          sine[lower][i] = *reinterpret_cast<const float2*>(of + DIM / 2);
+        }
+      }
+#endif
       float4 found[LOWERS][COUNT ? WIDTH / 16 : 1];
       if (COUNT)
 #pragma unroll
@@ -228,6 +268,30 @@ hopper_gemm(const __grid_constant__ Map x_map, const __grid_constant__ Map w_map
           if (column < limit)
             *reinterpret_cast<float2*>(to + column) = make_float2(s[4 * j] * scale,
                                                                   s[4 * j + 1] * scale);
+        }
+#elif FORM == ROPE
+#pragma unroll
+        for (int j = 0; j < PAIRS; j += 4) {
+          // Values are not.
+          const bool turned = weight_row(tile.column, j / 2, outs) < queries + (outs - queries) / 2;
+          u32 v[4];
+#pragma unroll
+          for (int i = 0; i < 2; i++) {
+            const int pair = (j / 2 + i) % ANGLES;
+            const float2 c = turned ? cosine[lower][pair] : make_float2(1, 1);
+            const float2 n = turned ? sine[lower][pair] : make_float2(0, 0);
+            const float *a = s + 4 * (j + i), *b = a + 8;  // the first half's, the second half's
+            const float a0 = a[0] * scale, a1 = a[1] * scale, b0 = b[0] * scale, b1 = b[1] * scale;
+            v[i] = both(a0 * c.x - b0 * n.x, a1 * c.y - b1 * n.y);
+            v[i + 2] = both(b0 * c.x + a0 * n.x, b1 * c.y + a1 * n.y);
+          }
+          transpose(v, t);
+          const int column = weight_row(tile.column, j / 2 + t / 2, outs) + t % 2 * 8;
+          const int key = column - queries;
+          Out* at = key < 0 ? out + (u64)row * queries + column
+              : pool + slot[lower] * (outs - queries) + key;
+          if (column < limit && (key < 0 || slot[lower] >= 0))
+            *reinterpret_cast<uint4*>(at) = make_uint4(v[0], v[1], v[2], v[3]);
         }
 #else
         float square = 0;

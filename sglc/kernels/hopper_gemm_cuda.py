@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass
 from functools import cache
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,14 +50,15 @@ class HopperGemmConfig(NamedTuple):
 
 
 class HopperGemmForm(NamedTuple):
-    """kind: of x and the weight.  result: "PLAIN", "WIDE" (float32), "RESIDUAL", "SILU", "GELU".
-    count: sums of squares that come with a row of x; 0 for none.  block: columns of a sum of
-    squares of the result, 0 for none."""
+    """kind: of x and the weight.  result: "PLAIN", "WIDE" (float32), "RESIDUAL", "SILU", "GELU",
+    "ROPE".  count: sums of squares that come with a row of x; 0 for none.  block: columns of a sum
+    of squares of the result, 0 for none.  dim: of a head, for "ROPE"."""
 
     kind: torch.dtype
     result: str
     count: int = 0
     block: int = 0
+    dim: int = 0
 
     @property
     def gated(self) -> bool:
@@ -67,8 +68,8 @@ class HopperGemmForm(NamedTuple):
 def hopper_gemm_source(form: HopperGemmForm, config: HopperGemmConfig) -> HopperSource:
     """The kernel `hopper_gemm`."""
     return HopperSource("hopper_gemm.cu", form.kind, {
-        "FORM": form.result, "COUNT": form.count, "BLOCK": form.block, "COLS": config.columns,
-        "CM": config.across, "CK": config.parts, "STAGES": config.stages,
+        "FORM": form.result, "COUNT": form.count, "BLOCK": form.block, "DIM": form.dim,
+        "COLS": config.columns, "CM": config.across, "CK": config.parts, "STAGES": config.stages,
     }, (Product("mma", config.columns),))
 
 
@@ -139,6 +140,24 @@ def hopper_gemm_add(x: Tensor, weight: Tensor, residual: Tensor, parts: int = 1,
     return Residual(residual, made)
 
 
+def hopper_gemm_rope(x: Tensor | Residual, weight: Tensor, positions: Tensor, slots: Tensor,
+                     table: Tensor, pool: Tensor, eps: float = 0.0,
+                     config: HopperGemmConfig | None = None) -> Tensor:
+    """`rope_linear` with neither norms of heads nor a bias; x as for `hopper_gemm`.
+
+    head_dim is a multiple of 32.  What is rotated has not been rounded to 16 bits before.
+    """
+    x, squares = x if isinstance(x, Residual) else (x, None)
+    groups, dim = pool.shape[2:]
+    queries = len(weight) - 2 * groups * dim
+    form = HopperGemmForm(x.dtype, "ROPE", 0 if squares is None else _sums(x.shape[1]).count,
+                          dim=dim)
+    out = x.new_empty(len(x), queries // dim, dim)
+    _launch(form, x, weight, out, squares, eps, None, 1, config,
+            (positions, slots, table, pool, queries))
+    return out
+
+
 @dataclass(frozen=True, slots=True)
 class RowSums:
     """How the sums of squares of a row of some width lie: of `block` columns each, `count` of them,
@@ -167,20 +186,21 @@ def _sums(width: int) -> RowSums:
 
 
 def _launch(form: HopperGemmForm, x: Tensor, weight: Tensor, out: Tensor, squares: Tensor | None,
-            eps: float, sums: Tensor | None, parts: int, config: HopperGemmConfig | None) -> None:
+            eps: float, sums: Tensor | None, parts: int, config: HopperGemmConfig | None,
+            more: tuple[Any, ...] = ()) -> None:
     rows, width = x.shape
-    outs, device = out.shape[1], x.device.index or 0
+    outs, device = len(weight) // 2 if form.gated else len(weight), x.device.index or 0
     c = config or hopper_gemm_config(rows, outs, form, _processors(device),
                                      parts if width >= _CUT_FROM else 1)
     kernel, places = _kernel(form, c, device)
     groups = _groups(c, rows, outs, form)
     clusters = groups[0] * groups[1]
-    halves = 2 if form.gated or c.across > 1 else 1
+    halves = c.columns // 16 if form.dim else 2 if form.gated or c.across > 1 else 1
     kernel.launch((clusters if c.parts > 1 else min(clusters, places)) * c.across * c.parts, (
         matrix_map(x, (min(rows, TILE_ROWS), _SPAN)),
         matrix_map(weight, (c.columns // halves, _SPAN)),
         out, rows, outs, -(-width // _SPAN), *groups, squares, 1.0 / width, eps, sums,
-        0 if sums is None else sums.shape[1]), True)
+        0 if sums is None else sums.shape[1], *more), True)
 
 
 @cache
@@ -209,6 +229,8 @@ def hopper_gemm_columns(form: HopperGemmForm) -> tuple[int, ...]:
         return 256, 224, 128, 112
     if form.block:
         return tuple(columns for columns in (256, 128, 64) if columns >= form.block)
+    if form.dim:  # there are no registers for more
+        return (128, 96, 64) if form.count else (256, 128, 96, 64)
     return 256, 192, 128, 96, 64
 
 

@@ -51,7 +51,7 @@ DEVICE_IMPLEMENTATIONS: dict[str, dict[str, str]] = {
                   "torch": "sglc.kernels.int4:pack_int4_torch"},
     **{op: {"triton": f"sglc.kernels.{op}_triton:{op}_triton",
             "torch": f"sglc.kernels.{op}:{op}_torch"}
-       for op in ("fused_linear", "rms_norm", "silu_mul", "gelu_mul", "embed", "rope_store",
+       for op in ("fused_linear", "rms_norm", "silu_mul", "gelu_mul", "embed", "rope_linear",
                   "experts", "few_logits", "row_masks", "sample", "follow_tokens", "logprobs")},
     "add_linear": {"triton": "sglc.kernels.fused_linear_triton:add_linear_triton",
                    "torch": "sglc.kernels.fused_linear:add_linear_torch"},
@@ -65,12 +65,17 @@ FLASHINFER_IMPLEMENTATIONS: dict[str, str] = {
     for op in ("rms_norm", "silu_mul")
 }
 
+# Forms that are taken only where kernels="cuda" is asked for.
+CUDA_IMPLEMENTATIONS: dict[str, str] = {
+    "rope_linear": "sglc.kernels.rope_linear_triton:rope_linear_cuda",
+}
+
 # Operations whose result for a row must not depend on the rows beside it, where others' may.
 FIXED_IMPLEMENTATIONS: dict[str, str] = {
     "pack_int4": "sglc.kernels.int4:pack_int4_never",  # fixed products are of dense weights
     "fused_linear": "sglc.kernels.fixed_linear_triton:fixed_linear",
     "add_linear": "sglc.kernels.fixed_linear_triton:add_linear_fixed",
-    "rope_store": "sglc.kernels.fixed_linear_triton:rope_store_fixed",
+    "rope_linear": "sglc.kernels.fixed_linear_triton:rope_linear_fixed",
     "experts": "sglc.kernels.experts_triton:experts_fixed",
     "logprobs": "sglc.kernels.fixed_linear_triton:logprobs_fixed",
 }
@@ -113,7 +118,7 @@ class DeviceKernels:
     silu_mul: Callable[[Tensor], Tensor]
     gelu_mul: Callable[[Tensor], Tensor]
     embed: Callable[..., Tensor]
-    rope_store: Callable[..., Tensor]
+    rope_linear: Callable[..., Tensor]
     experts: Callable[..., Tensor]
     few_logits: Callable[[Tensor, Tensor, Tensor], Tensor]
     row_masks: Callable[[MaskRows], Tensor]
@@ -186,6 +191,9 @@ def resolve_device(choice: str, fixed: bool = False) -> DeviceKernels:
         if choice == "flashinfer":
             where |= FLASHINFER_IMPLEMENTATIONS
             chosen |= dict.fromkeys(FLASHINFER_IMPLEMENTATIONS, "flashinfer")
+    if choice == "cuda":
+        where |= CUDA_IMPLEMENTATIONS
+        chosen |= dict.fromkeys(CUDA_IMPLEMENTATIONS, "cuda")
     if fixed:
         if "triton" not in usable:
             raise ModelError(

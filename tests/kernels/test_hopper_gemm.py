@@ -22,10 +22,14 @@ from sglc.kernels.hopper_gemm_cuda import (
     hopper_gemm_add,
     hopper_gemm_columns,
     hopper_gemm_config,
+    hopper_gemm_rope,
     row_sums,
     takes,
 )
 from sglc.kernels.residual import Residual
+from sglc.kernels.rope import rope_frequencies
+from sglc.kernels.rope_linear import rope_linear_torch
+from sglc.kernels.rope_store import rope_table
 from tests.kernels.on_cpu.kernel import KernelFailed, gemm_on_cpu, needs_compiler
 from tests.kernels.triton.places import close
 
@@ -35,7 +39,8 @@ HALVES = [torch.bfloat16, torch.float16]
 OTHER = dict(zip(HALVES, HALVES[::-1], strict=True))
 FORMS = [HopperGemmForm(kind, *what) for kind in HALVES for what in (
     ("PLAIN",), ("PLAIN", 64), ("WIDE",), ("RESIDUAL",), ("RESIDUAL", 0, 64),
-    ("RESIDUAL", 0, 128), ("SILU",), ("SILU", 9), ("GELU", 40))]
+    ("RESIDUAL", 0, 128), ("SILU",), ("SILU", 9), ("GELU", 40), ("ROPE", 0, 0, 128),
+    ("ROPE", 64, 0, 96))]
 
 
 def configs(form: HopperGemmForm, parts: int = 1) -> list[HopperGemmConfig]:
@@ -138,9 +143,9 @@ def test_all_that_is_asked_for_comes_after_sums(monkeypatch: pytest.MonkeyPatch,
 def test_where_tiles_are_full_enough() -> None:
     """For gate and up; as measured (`bench.gpu_products`)."""
     for rows in (17, 64, 128, 223, 224, 256, 384, 512, 1024, 8448, 16896):
-        assert fused_linear_triton._fills(rows)
+        assert fused_linear_triton.fills(rows)
     for rows in (129, 160, 192, 200, 257, 320):
-        assert not fused_linear_triton._fills(rows)
+        assert not fused_linear_triton.fills(rows)
 
 
 def test_not_on_a_cpu() -> None:
@@ -210,6 +215,48 @@ def test_sums_of_squares_on_the_cpu(config: HopperGemmConfig,
     assert found.squares is not None
     wanted = torch.nn.functional.pad(found.x.float().square(), (0, 16)).view(150, 4, 64).sum(2)
     assert torch.allclose(found.squares[:, :4], wanted, rtol=1e-4)
+
+
+def turned(form: HopperGemmForm, config: HopperGemmConfig, rows: int, width: int, heads: int,
+           groups: int, device: str) -> None:
+    """Queries, keys and values beside the reference, as `rope_linear` makes and keeps them."""
+    x = torch.randn(rows, width, device=device).to(form.kind)
+    outs = (heads + 2 * groups) * form.dim
+    weight = (torch.randn(outs, width, device=device) / width**0.5).to(form.kind)
+    positions = torch.randint(0, 500, (rows,), device=device)
+    slots = torch.randperm(rows + 50, device=device)[:rows]
+    slots[::7] = -1  # padding, or what is not kept
+    table = rope_table(rope_frequencies(form.dim, 1e4), 512).to(device)
+    pools = [torch.full((rows + 50, 2, groups, form.dim), 7.0, device=device, dtype=kind)
+             for kind in (form.kind, torch.float32)]
+    given: torch.Tensor | Residual = x
+    if form.count:
+        squares = torch.full((rows, -(-form.count // 16) * 16), float("nan"), device=device)
+        squares[:, :form.count] = torch.nn.functional.pad(
+            x.float().square(), (0, form.count * 64 - width)).view(rows, -1, 64).sum(2)
+        given = Residual(x, squares)
+    found = hopper_gemm_rope(given, weight, positions, slots, table, pools[0], 1e-5, config)
+    exact = rope_linear_torch(x.float(), weight.float(),
+                              torch.ones(width, device=device) if form.count else None, 1e-5,
+                              positions, slots, table, pools[1])
+    close(found, exact, form.kind, 2)
+    close(*pools, form.kind, 2)
+    assert bool((pools[0][(pools[1] == 7).all((1, 2, 3))] == 7).all())
+
+
+@needs_compiler
+@pytest.mark.parametrize(("form", "config", "heads", "groups"), [
+    (HopperGemmForm(torch.bfloat16, "ROPE", 3, dim=128), HopperGemmConfig(96, 2), 4, 2),
+    (HopperGemmForm(torch.float16, "ROPE", dim=64), HopperGemmConfig(64), 3, 1),
+    (HopperGemmForm(torch.bfloat16, "ROPE", dim=96), HopperGemmConfig(128, 2), 2, 2),
+    (HopperGemmForm(torch.float16, "ROPE", dim=128), HopperGemmConfig(256), 3, 1)], ids=str)
+def test_rotated_on_the_cpu(form: HopperGemmForm, config: HopperGemmConfig, heads: int,
+                            groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads that tiles cut anywhere; rows that are not kept."""
+    gemm_on_cpu(monkeypatch)
+    torch.manual_seed(0)
+    for rows in (40, 150):
+        turned(form, config, rows, 136, heads, groups, "cpu")
 
 
 WAYS = {
@@ -327,6 +374,20 @@ def test_sums_of_squares(dtype: torch.dtype) -> None:
                 close(results[0], exact, dtype, 2)
                 for other in results:
                     assert torch.equal(results[0], other)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("hopper")
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_rotated(dtype: torch.dtype) -> None:
+    """Of real shapes, every form of a tile."""
+    for heads, groups, dim, width in ((32, 8, 128, 4096), (9, 3, 64, 576), (28, 4, 128, 3584),
+                                      (32, 32, 96, 3072)):
+        for count in (0, -(-width // 64)):
+            form = HopperGemmForm(dtype, "ROPE", count, dim=dim)
+            for config in configs(form):
+                for rows in (1, 100, 256, 1100):
+                    turned(form, config, rows, width, heads, groups, "cuda")
 
 
 @pytest.mark.gpu

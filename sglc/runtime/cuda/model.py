@@ -72,9 +72,8 @@ class DeviceLlama:
                                       device=self.device)))
         width = c.heads * c.head_dim
         for n, layer in enumerate(self._layers):
-            qkv = k.fused_linear(x, layer.qkv, layer.attention_norm, c.rms_eps)
-            q = k.rope_store(qkv, positions, slots, self._rope, pools[n], layer.q_norm,
-                             layer.k_norm, c.rms_eps, layer.qkv_bias)
+            q = k.rope_linear(x, layer.qkv, layer.attention_norm, c.rms_eps, positions, slots,
+                              self._rope, pools[n], layer.q_norm, layer.k_norm, layer.qkv_bias)
             last = n == len(self._layers) - 1
             if last and outputs is not None and not len(outputs):
                 return x.x[:0]
@@ -114,7 +113,7 @@ class DeviceLlama:
 
 
 def _rope_table(rope: Rope, length: int, device: torch.device) -> Tensor:
-    """What `rope_store` reads: float32 (length, head_dim), cosines, then sines."""
+    """What `rope_linear` reads: float32 (length, head_dim), cosines, then sines."""
     positions = torch.arange(length, device=device)
     angles = positions.float()[:, None] * rope.frequencies(positions)
     return torch.cat((angles.cos(), angles.sin()), 1) * rope.scale

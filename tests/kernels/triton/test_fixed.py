@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sglc.kernels.fixed_linear_triton import fixed_linear, logprobs_fixed, rope_store_fixed
+from sglc.kernels.fixed_linear_triton import fixed_linear, logprobs_fixed, rope_linear_fixed
 from sglc.kernels.fused_linear import fused_linear_torch
 from sglc.kernels.fused_linear_triton import pack_triton
 from sglc.kernels.logprobs import logprobs_torch
@@ -65,7 +65,7 @@ def each_row(place: Place, dtype: torch.dtype) -> None:
     rows, width = place.pick(20, 300), place.pick(48, 4096)
     x, norm = place.randn(rows, width, dtype=dtype), place.randn(width, dtype=dtype)
     heads, groups, dim = 4, 2, place.pick(8, 128)
-    qkv = place.randn(rows, (heads + 2 * groups) * dim, dtype=dtype)
+    qkv = pack_triton(place.randn((heads + 2 * groups) * dim, width, dtype=dtype))
     q_norm, k_norm = place.randn(dim, dtype=dtype), place.randn(dim, dtype=dtype)
     table = place.randn(rows, dim)
     at = torch.arange(rows, device=place.device)
@@ -73,7 +73,8 @@ def each_row(place: Place, dtype: torch.dtype) -> None:
 
     def results(some: torch.Tensor) -> list[torch.Tensor]:
         pool = torch.zeros(rows, 2, groups, dim, dtype=dtype, device=place.device)
-        turned = rope_store_fixed(qkv[some], at[some], at[some], table, pool, q_norm, k_norm, 1e-5)
+        turned = rope_linear_fixed(x[some], qkv, norm, 1e-5, at[some], at[some], table, pool,
+                                   q_norm, k_norm)
         return [rms_norm_triton(x[some], norm, 1e-5), silu_mul_triton(x[some]), turned,
                 pool[some], *logprobs_fixed(logits[some], tokens[some], 3)]
 

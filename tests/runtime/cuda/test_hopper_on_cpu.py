@@ -15,6 +15,7 @@ from sglc.kernels import (
     fused_linear_triton,
     hopper_attention_cuda,
     hopper_gemm_cuda,
+    rope_linear_triton,
 )
 from sglc.runtime.cuda.load import load_device_runner
 from sglc.runtime.model_runner import load_runner
@@ -40,7 +41,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, int, bool]]:
         def takes(x: torch.Tensor, weight: torch.Tensor, out_dtype: Any = None) -> bool:
             return x.dtype is torch.float16 and len(weight) % 16 == 0
 
-        for module in (fused_linear_triton, fixed_linear_triton):
+        for module in (fused_linear_triton, fixed_linear_triton, rope_linear_triton):
             monkeypatch.setattr(module, "takes", takes)
     elif torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("no GPU of compute capability 9.0")
@@ -84,8 +85,8 @@ def steps(tmp_path: Path, used: set[tuple[str, int, bool]], kernels: str, fixed:
 def test_with_norms_in_the_products(tmp_path: Path, used: set[tuple[str, int, bool]]) -> None:
     """Of 210 tokens a step, whose products do the norms, and of 80."""
     steps(tmp_path, used, "cuda", False)
-    assert used == {("attention", 64, False), ("RESIDUAL", 0, True), ("PLAIN", 2, False),
-                    ("SILU", 2, False), ("SILU", 0, False)}
+    assert used == {("attention", 64, False), ("RESIDUAL", 0, True), ("ROPE", 2, False),
+                    ("ROPE", 0, False), ("SILU", 2, False), ("SILU", 0, False)}
 
 
 @needs_compiler

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sglc.kernels.fused_linear import fused_linear_torch
 from sglc.kernels.registry import resolve_device
 from sglc.kernels.residual import Residual
+from sglc.kernels.rope_store import rope_store_torch
 from sglc.runtime.cuda import load
 from sglc.runtime.cuda.reader import DeviceReader
 from sglc.runtime.model_runner import load_runner, open_model
@@ -50,9 +51,14 @@ def test_every_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
             x, norm = x.x * scale, None
         return fused_linear_torch(x, weight, norm, eps, residual, gated, out_dtype, gelu)
 
+    def rope_linear(x: Any, weight: Any, norm: Any, eps: float, positions: Any, slots: Any,
+                    table: Any, pool: Any, q_norm: Any, k_norm: Any, bias: Any) -> Any:
+        return rope_store_torch(fused_linear(x, weight, norm, eps), positions, slots, table, pool,
+                                q_norm, k_norm, eps, bias)
+
     plain = resolve_device("torch")
     monkeypatch.setattr(load, "resolve_device", lambda *_: replace(
-        plain, add_linear=add_linear, fused_linear=fused_linear))
+        plain, add_linear=add_linear, fused_linear=fused_linear, rope_linear=rope_linear))
     runner = on_device(path, ("cpu", "torch", False))
     ids = tokens(20, VOCAB)
     close(alone(runner, ids), alone(load_runner(path)[0], ids), 1e-3)
