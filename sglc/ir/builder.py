@@ -11,7 +11,8 @@ from sglc.ir.types import Type
 
 
 class Builder:
-    """Appends to `block`.  Equal pure ops (same name, operands, attributes, types) are one op.
+    """Appends to `block`.  Equal pure ops (same name, operands, attributes, types) are one op, but
+    for forks: the states of each go their own ways.
 
     A nested builder (for a region) sees the pure ops of the builders around it.
     """
@@ -26,7 +27,7 @@ class Builder:
            loc: Place | None = None, names: Sequence[str] = (),
            regions: Sequence[Block] = ()) -> Op:
         """The new op, or the equal pure one that is there already."""
-        if not OPS[name].pure or regions:
+        if not OPS[name].pure or regions or name == "prompt.fork":
             return self.block.append(Op(name, operands, attrs, types, regions, loc, names))
         key = self.key(name, operands, attrs or {}, types)
         builder: Builder | None = self

@@ -2,8 +2,9 @@
 
 A table rather than classes: the verifier, the builder, the passes and the documentation read it.
 Effects: "none" (pure: equal ops may be merged, unused ones removed), "sample" (a model call whose
-result depends on its `path`), "observe" (makes a value visible to the caller), "host" (calls the
-user's Python), "end" (a terminator), "mark" (no value; bookkeeping for the runtime).
+result depends on its `path`), "observe" (makes a value visible to the caller, or waits for values
+as the body does), "host" (calls the user's Python), "end" (a terminator), "mark" (no value;
+bookkeeping for the runtime).
 """
 
 from __future__ import annotations

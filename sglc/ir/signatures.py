@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sglc.ir import types
-from sglc.ir.module import Op
+from sglc.ir.module import Op, Operand
 from sglc.ir.ops import OPS, OpDef
 from sglc.ir.types import Type
 
@@ -53,6 +53,14 @@ def offsets(op: Op) -> tuple[int, ...]:
     """Where in a call's path its last operands, as many, are added."""
     given = op.attrs.get("offset", ())
     return given if type(given) is tuple else ()
+
+
+def awaited(op: Op) -> Sequence[Operand]:
+    """The operands that must be there for an op to happen: not the prompt that is kept if it
+    raises."""
+    if op.name == "prompt.read":
+        return op.operands[1:]
+    return op.operands[:-1] if op.attrs.get("root") else op.operands
 
 
 def class_at(classes: Sequence[str], index: int) -> str | None:

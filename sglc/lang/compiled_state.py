@@ -101,10 +101,7 @@ class CompiledState(ContinuedState):
     def variable_names(self) -> list[Any]:
         if self._later is not None:
             return self._later.variable_names()
-        names = list(self._instance.job.names)
-        if self._outputs.ended:
-            return [n for n in names if n in self._outputs.values]
-        return names
+        return self._outputs.names() if self._outputs.ended else list(self._instance.job.names)
 
     def text_iter(self, var_name: str | None = None) -> Iterator[str]:
         if self._later is not None:

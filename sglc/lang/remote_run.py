@@ -49,6 +49,7 @@ class RemoteState(ProgramState):
                 raise TimeoutError(f"no answer within {timeout} s") from None
             for name in ("variables", "metas"):
                 row[name] = {decode(k): decode(v) for k, v in row.get(name, ())}
+            row["names"] = list(map(decode, row.get("names", row["variables"])))
             row["returned"] = decode(row.get("returned"))
             self._row = row
         return self._row
@@ -104,7 +105,7 @@ class RemoteState(ProgramState):
     def variable_names(self) -> list[Any]:
         if not self._future.done() or self._future.exception() is not None:
             return list(self._names)
-        return list(self._settled()["variables"])
+        return list(self._settled()["names"])
 
     def text_iter(self, var_name: str | None = None) -> Iterator[str]:
         yield self.text() if var_name is None else str(self.get_var(var_name))

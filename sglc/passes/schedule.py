@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from sglc.errors import IRError
 from sglc.ir.module import Block, Module, Op, Program, Value
-from sglc.ir.signatures import LOOPS
+from sglc.ir.signatures import LOOPS, awaited
 from sglc.passes.base import Pass, PassContext
 from sglc.passes.bounds import call_bounds
 from sglc.passes.constants import constant_prompts
@@ -126,9 +126,10 @@ def _await_results(program: Program) -> int:
             if by_model:
                 decided.update(op.results)
             if op.name == "prompt.host":
-                for value in dict.fromkeys(read):
-                    out.append(Op("plan.await", (value,), None, (), (), op.loc))
-                    awaits += 1
+                for value in dict.fromkeys(awaited(op)):
+                    if value in decided:
+                        out.append(Op("plan.await", (value,), None, (), (), op.loc))
+                        awaits += 1
             out.append(op)
         set_ops(block, out)
         return calls

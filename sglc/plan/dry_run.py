@@ -13,7 +13,7 @@ from typing import Any
 
 from sglc.errors import SglcError
 from sglc.ir.module import Block, Lit, Op, Operand, Program, Value
-from sglc.ir.signatures import BRANCHES, LOOPS, offsets
+from sglc.ir.signatures import BRANCHES, LOOPS, awaited, offsets
 from sglc.ir.types import KV
 from sglc.plan.draft_calls import CallDrafts, Setting, Told, Written, as_text
 from sglc.plan.drafts import UNBOUNDED, Border, Draft
@@ -26,7 +26,7 @@ from sglc.tokens.images import place_image
 _WAYS = 16  # alternatives of a prompt that are told apart
 _NOTHING: frozenset[int] = frozenset()
 _MARKS = ("kv.release", "kv.pin", "plan.await", "prompt.bind", "prompt.meta", "prompt.message",
-          "prompt.read", "plan.yield", "prompt.yield", "prompt.return")
+          "plan.yield", "prompt.yield", "prompt.return")
 
 
 class DryRun:
@@ -113,7 +113,7 @@ class _Row:
             self._call(op)
         elif name == "kv.prefill":
             self._prefill(op)
-        elif name in ("prompt.host", "prompt.check", "prompt.break"):
+        elif name in ("prompt.host", "prompt.check", "prompt.break", "prompt.read"):
             self._host(op)
         else:
             self.set(op, self._pure(op), self.needed(op.operands))
@@ -306,8 +306,10 @@ class _Row:
             self.env[result], self.needs[result] = value, needs
 
     def _host(self, op: Op) -> None:
-        """A call of the user's Python: it runs after those before it."""
-        self.hosts |= self.needed(op.operands) | self.control
+        """A call of the user's Python, or a read: it happens after those before it."""
+        self.hosts |= self.needed(awaited(op)) | self.control
+        if op.name == "prompt.read":
+            return
         if op.name != "prompt.host":
             if self.told is None:
                 self.plan.complete = False  # what is taken for granted may turn out otherwise

@@ -14,7 +14,7 @@ from sglc.config import GenParams
 from sglc.errors import IRError
 from sglc.ir.module import Block, Lit, Op, Operand, Program, Value
 from sglc.ir.ops import SAMPLING_ATTRS
-from sglc.ir.signatures import BRANCHES, LOOPS, offsets
+from sglc.ir.signatures import BRANCHES, LOOPS, awaited, offsets
 from sglc.ir.types import KV, PROMPT
 from sglc.runtime.choice_ids import ChoiceIds, with_pieces
 from sglc.runtime.followers import is_followed
@@ -223,9 +223,9 @@ class _Compiler:
         elif op.name in ("prompt.host", "prompt.check", "prompt.break"):
             self.host(op, activation)
         elif op.name == "prompt.read":
-            root, *inputs = [self.slot(o) for o in op.operands]
-            self.chain(self.add("read", op, activation, ReadSpec(root, op.loc), inputs),
-                       activation)
+            spec = ReadSpec(self.slot(op.operands[0]), op.loc)
+            inputs = [self.slot(o) for o in awaited(op)]
+            self.chain(self.add("read", op, activation, spec, inputs), activation)
         elif op.name == "prompt.return":
             self.add("return", op, activation)
         elif op.name == "prompt.yield":
@@ -345,7 +345,7 @@ class _Compiler:
         if "call" not in a:
             raise IRError("SGLC201", "a host call of parsed IR has no function to call",
                           place=op.loc)
-        operands = op.operands[:-1] if a.get("root") else op.operands
+        operands = awaited(op)
         root = self.slot(op.operands[-1]) if a.get("root") else -1
         spec = HostSpec(a["call"], a.get("args", len(operands)), a["fn"], a.get("event", -1), root,
                         a.get("tries", False))

@@ -32,8 +32,8 @@ class RunOutputs:
     None while there is none.  error: the one that ended the body.
     """
 
-    __slots__ = ("_chained", "_left", "_order", "condition", "ended", "error", "messages", "metas",
-                 "result", "values")
+    __slots__ = ("_chained", "_first", "_left", "_order", "condition", "ended", "error", "messages",
+                 "metas", "result", "values")
 
     def __init__(self, condition: threading.Condition, code: PlanCode) -> None:
         self.condition = condition
@@ -49,7 +49,8 @@ class RunOutputs:
         self.values: dict[Any, Any] = {}
         self.metas: dict[Any, tuple[int, Any]] = {}
         self.messages: list[tuple[int, Any]] = []
-        self._order: dict[Any, int] = {}
+        self._first: dict[Any, int] = {}  # by variable: the order of the first step that bound it
+        self._order: dict[Any, int] = {}  # of the last one
         self._left = code.binds.copy()  # steps that may still bind, by variable
         self._chained = code.chained
 
@@ -58,6 +59,7 @@ class RunOutputs:
         with self.condition:
             if order >= self._order.get(name, -1):
                 self.values[name], self._order[name] = value, order
+            self._first[name] = min(order, self._first.get(name, order))
             self._left[name] -= 1
             self.condition.notify_all()
 
@@ -106,6 +108,10 @@ class RunOutputs:
         return True
 
     # -- reading -----------------------------------------------------------------------------
+
+    def names(self) -> list[Any]:
+        """The variables of an ended run, in the order in which its body came to them."""
+        return sorted(self.values, key=self._first.__getitem__)
 
     def meta(self, name: Any) -> Any:
         """The meta of a variable, unless something else has been assigned to it since."""

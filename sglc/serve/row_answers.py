@@ -13,14 +13,15 @@ from sglc.serve.problems import Problem
 
 
 def row_answer(instance: Instance) -> dict[str, Any]:
-    """One row's variables, text, messages and error as JSON data."""
+    """One row's variables, text, messages and error as JSON data.  names: of all its variables,
+    also of those that failed, which have no value."""
     outputs = instance.outputs
     error = outputs.failure()
-    out: dict[str, Any] = {"row": instance.row, "error": None}
+    names = outputs.names()
+    out: dict[str, Any] = {"row": instance.row, "error": None, "names": list(map(encode, names))}
     try:
-        out["variables"] = [[encode(name), encode(outputs.values[name])]
-                            for name in instance.job.names if name in outputs.values
-                            and not _failed(outputs.values[name])]
+        out["variables"] = [[encode(name), encode(outputs.values[name])] for name in names
+                            if not _failed(outputs.values[name])]
         metas = {name: outputs.meta(name) for name in outputs.metas}
         out["metas"] = [[encode(name), encode(meta)] for name, meta in metas.items()
                         if meta is not None and not _failed(meta)]

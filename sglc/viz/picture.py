@@ -14,7 +14,7 @@ from sglc.ir.literals import write
 from sglc.ir.module import Attr, Block, Lit, Op, Operand, Program, Value
 from sglc.ir.ops import SAMPLING_ATTRS
 from sglc.ir.printer import value_names
-from sglc.ir.signatures import BRANCHES, CALLS, CHAINS, LOOPS, PROMPTS, ROOTS, YIELDING
+from sglc.ir.signatures import BRANCHES, CALLS, CHAINS, LOOPS, PROMPTS, ROOTS, YIELDING, awaited
 
 Kind = Literal["text", "gen", "select", "branch", "merge", "host", "other"]
 
@@ -162,7 +162,7 @@ class _Picture:
             self.chain(op, inner, branch, label)
         elif op.name == "prompt.host":
             title = f"{_plain(op.attrs['fn'])}()"
-            node = self.add(Node("host", title, "host call"), op, op.operands)
+            node = self.add(Node("host", title, "host call"), op, awaited(op))
             self.makers.update(dict.fromkeys(op.results, node))
 
     def start(self, prompt: Operand, inner: set[Value], branch: Node | None,

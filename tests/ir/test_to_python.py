@@ -189,6 +189,19 @@ def tool(s, question):
 '''
 
 
+def test_forks_at_one_point_stay_apart(model: Any, tmp_path: Path) -> None:
+    @sglc.program
+    def twice(s: Any) -> None:
+        s += "p"
+        first = s.fork(2)
+        first += sglc.gen("a", max_tokens=3)
+        second = s.fork(2)
+        second += sglc.gen("b", max_tokens=3)
+        s += first[1]["a"] + second[1]["b"]
+
+    assert same(twice, [{}], model, tmp_path, temperature=1) == 1
+
+
 def test_reads_are_written(model: Any, tmp_path: Path) -> None:
     """A program that fails where it reads fails there when it is written, too."""
     def failing(s: Any, q: str) -> None:

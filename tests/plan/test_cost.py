@@ -225,6 +225,33 @@ def test_loops_and_branches_on_arguments() -> None:
     assert cost.decode.value == 3 * 2 + 4
 
 
+def test_what_calls_of_python_wait_for() -> None:
+    """For what was read, on the way taken too; not for the prompt that is kept if they raise."""
+    def look(query: str) -> str:
+        return "x"
+
+    @sglc.program
+    def child(s: Any, text: str) -> None:
+        s += text + sglc.gen("c", max_tokens=2)
+        s += text + sglc.gen("d", max_tokens=2)
+
+    @sglc.program
+    def beside(s: Any, text: str) -> None:
+        s += text + sglc.gen("a", max_tokens=4)
+        s += child(look(text))["d"]
+
+    @sglc.program
+    def reads_in_an_arm(s: Any, text: str) -> None:
+        before = child(text)
+        s += text + sglc.select("w", ["a", "b"])
+        if s["w"] == "a":
+            s += before["d"]
+        s += child(look(text))["c"]
+
+    for program, chain in ((beside, 2), (reads_in_an_arm, 3)):
+        assert program.compile("x").cost([("x",)]).chain.value == chain
+
+
 def test_time_after_calibration() -> None:
     w = WORKLOADS["chat"]
     program, rows = w.program(w.small), w.batch(w.small, 0)

@@ -7,6 +7,7 @@ import random
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import sglc
 from sglc import ir
 from sglc.errors import ApiError, CapabilityError, LanguageError
 from tests.corpus import test_corpus as corpus
+from tests.footguns.failing_programs import ListWriter, Writer, load, outcome
 from tests.serve.servers import Running, running
 from tests.test_examples import READMES, example
 
@@ -185,8 +187,29 @@ def test_what_is_left_of_rows_that_fail(runtime: Any) -> None:
         for a, b in zip(here, there, strict=True):
             assert type(b).__name__ == "RemoteState" and seen(a) == seen(b)
             assert (a.text(), a.token_ids(), a["before"]) == (b.text(), b.token_ids(), b["before"])
-            assert set(a.variable_names()) == set(b.variable_names())
+            assert a.variable_names() == b.variable_names()
     assert [s.error() is None for s in here] == [True]
+
+
+@pytest.mark.parametrize("writer", [Writer, ListWriter])
+def test_what_is_left_of_random_rows(writer: Any, runtime: Any, tmp_path: Path) -> None:
+    sent = 0
+    for seed in range(12):
+        written = writer(seed)
+        written.host_calls = False
+        program = sglc.program(load(written, tmp_path).prog)
+        rows: list[Any] = [("x", ["x", ""]), ("", ["", "y"])]
+        if writer is Writer:
+            rows = [row[:1] for row in rows]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            here, there = (program.run_batch(rows, backend=backend, seed=3)
+                           for backend in (runtime, runtime.endpoint))
+        for a, b in zip(here, there, strict=True):
+            if type(b).__name__ == "RemoteState":  # else it ran here, call by call
+                sent += 1
+                assert list(outcome(a).items()) == list(outcome(b).items()), written.text
+    assert sent > 8
 
 
 @sglc.program

@@ -64,6 +64,24 @@ def test_remarks_stand_at_the_boxes_they_are_about() -> None:
     assert codes["gen z"] == [] and "SGLC404" in codes["gen x"] + codes["gen y"]
 
 
+def test_calls_of_python_use_what_they_wait_for() -> None:
+    """Not the prompt that is kept if they raise."""
+    def look(query: str) -> str:
+        return "x"
+
+    @sgl.program
+    def looks(s: Any, query: str) -> None:
+        s += query + sgl.gen("a", max_tokens=2)
+        found = look(query)
+        s += sgl.gen("b", max_tokens=2)
+        s += found
+        s += look(s["b"])
+
+    uses = {(e.source.title, e.target.title) for e in edges(boxes(looks, query="x"))
+            if e.kind == "use" and e.target.kind == "host"}
+    assert uses == {("gen b", "look()"), ("look()", "as_text()")}
+
+
 # --- repeats -----------------------------------------------------------------------------------
 
 def test_repeats_are_shown_once() -> None:
