@@ -6,7 +6,8 @@ Llama 3.1 8B.
 Times are device time: medians over replays of graphs of 15 ms and more, so that the GPU is at its
 power limit as in a long run.  `qkv` and `gate` scale their rows by sums of squares, `out` and
 `down` are added to the residual and make such sums; beside them cuBLAS with the gate, or with a
-norm.  `--all`: every form of a tile.
+norm.  `rope` is `qkv` with its norm, rotated and kept in the pool; beside it what kernels="auto"
+takes for that.  `--all`: every form of a tile.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from bench.gpu_timing import microseconds
+from sglc.kernels.fused_linear_triton import SUMS_ROWS, pack_triton
 from sglc.kernels.hopper_gemm_cuda import (
     HopperGemmConfig,
     HopperGemmForm,
@@ -25,15 +27,17 @@ from sglc.kernels.hopper_gemm_cuda import (
     hopper_gemm_add,
     hopper_gemm_columns,
     hopper_gemm_config,
+    hopper_gemm_rope,
     row_sums,
 )
 from sglc.kernels.residual import Residual
 from sglc.kernels.rms_norm_triton import rms_norm_triton
+from sglc.kernels.rope_linear_triton import rope_linear_triton
 from sglc.kernels.silu_mul_triton import silu_mul_triton
 
 HIDDEN = 4096
-SHAPES = {"qkv": (6144, HIDDEN), "out": (HIDDEN, HIDDEN), "gate": (28672, HIDDEN),
-          "down": (HIDDEN, 14336)}
+SHAPES = {"qkv": (6144, HIDDEN), "rope": (6144, HIDDEN), "out": (HIDDEN, HIDDEN),
+          "gate": (28672, HIDDEN), "down": (HIDDEN, 14336)}
 BLOCKS = ((1, 1), (2, 1), (1, 2))
 
 
@@ -47,23 +51,36 @@ def measure(name: str, rows: int, every: bool) -> str:
     gain = torch.ones(HIDDEN, dtype=torch.bfloat16, device="cuda")
     old = torch.randn(rows, HIDDEN, dtype=torch.bfloat16, device="cuda")
     normed = Residual(x, torch.rand(rows, 64, device="cuda"))
-    adds, gated = name in ("out", "down"), name == "gate"
+    adds, gated, turns = name in ("out", "down"), name == "gate", name == "rope"
+    summed = not turns or rows in SUMS_ROWS
+    packed = [pack_triton(weight) for weight in weights] if turns else []
+    at = torch.arange(rows, device="cuda")
+    table = torch.randn(rows, 128, device="cuda")
+    pool = torch.zeros(rows, 2, 8, 128, dtype=torch.bfloat16, device="cuda")
     sums = row_sums(HIDDEN)
     assert sums is not None
-    form = HopperGemmForm(torch.bfloat16, "RESIDUAL" if adds else "SILU" if gated else "PLAIN",
-                          0 if adds else sums.count, sums.block if adds else 0)
+    result = "RESIDUAL" if adds else "SILU" if gated else "ROPE" if turns else "PLAIN"
+    form = HopperGemmForm(torch.bfloat16, result, 0 if adds or not summed else sums.count,
+                          sums.block if adds else 0, 128 if turns else 0)
     processors = torch.cuda.get_device_properties(0).multi_processor_count
     chosen = hopper_gemm_config(rows, outs >> gated, form, processors, 2 if adds else 1)
 
     def blas(i: int) -> Tensor:
         if adds:
             return rms_norm_triton(old.addmm_(x, weights[i].t()), gain, 1e-5)
+        if turns:
+            return rope_linear_triton(normed if summed else x, packed[i], gain, 1e-5, at, at, table,
+                                      pool)
         y = x @ weights[i].t()
         return silu_mul_triton(y) if gated else y
 
     def own(config: HopperGemmConfig) -> Callable[[int], object]:
         if adds:
             return lambda i: hopper_gemm_add(x, weights[i], old, config=config)
+        if turns:
+            return lambda i: hopper_gemm_rope(
+                normed if summed else rms_norm_triton(x, gain, 1e-5), weights[i], at, at, table,
+                pool, 1e-5, config)
         return lambda i: hopper_gemm(normed, weights[i], gated=gated, eps=1e-5, config=config)
 
     def timed(call: Callable[[int], object]) -> float:
@@ -77,7 +94,7 @@ def measure(name: str, rows: int, every: bool) -> str:
         took = timed(own(config))
         parts.append(f"{tuple(config)}{'*' * (config == chosen)} {took:.1f} ({before / took:.3f}x, "
                      f"{2 * rows * outs * width / took / 1e6:.0f} TFLOP/s)")
-    return f"{rows} rows, {name}: cuBLAS {before:.1f}; {', '.join(parts)}"
+    return f"{rows} rows, {name}: {'auto' if turns else 'cuBLAS'} {before:.1f}; {', '.join(parts)}"
 
 
 def main() -> None:

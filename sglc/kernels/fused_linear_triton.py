@@ -33,7 +33,7 @@ from sglc.kernels.small_gemm_triton import MAX_ROWS, SMALLEST_TILE, small_gemm_t
 # Rows of which products on Hopper make and take sums of squares in place of a norm.  Of fewer,
 # cuBLAS has smaller tiles; of more, the power limit binds, and a norm is a rest (`offline` of
 # `bench.gpu_engine`: 7.62 s with norms, 7.67 s with sums).
-_SUMS_ROWS = range(193, 257)
+SUMS_ROWS = range(193, 257)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def add_linear_triton(x: Tensor, weight: PackedWeight | PackedInt4, residual: Te
                       squares: bool = False) -> Residual:
     """As `add_linear_torch`, of contiguous tensors and a weight from `pack_triton` or
     `pack_int4_triton`."""
-    if squares and row_sums(residual.shape[1]) is not None and len(x) in _SUMS_ROWS \
+    if squares and row_sums(residual.shape[1]) is not None and len(x) in SUMS_ROWS \
             and isinstance(weight, PackedWeight) and takes(x, weight.weight):
         return hopper_gemm_add(x, weight.weight, residual, parts=2)
     return Residual(fused_linear_triton(x, weight, residual=residual))
