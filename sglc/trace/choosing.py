@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from sglc.ir.types import INT
 from sglc.trace.of_states import holds_state, without_states
-from sglc.trace.operators import run_time, traced
 from sglc.trace.session import Session
 from sglc.trace.symbols import Sym, is_symbolic
+from sglc.trace.values import run_time, traced
 
 if TYPE_CHECKING:
-    from sglc.trace.hooks import Hooks
+    from sglc.trace.pure_calls import PureCalls
 
 MAX_OUTCOMES = 8  # more are not explored: the trace breaks for the number
 
 
-def chosen(hooks: Hooks, fn: Any, args: tuple[Any, ...],
+def chosen(hooks: PureCalls, fn: Any, args: tuple[Any, ...],
            kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
     """`fn(*args, **kwargs)`, for `max`, `min` or `sorted` of what holds states; None for anything
     else.  And the arguments to go on with then: an iterator was begun."""
@@ -58,7 +58,7 @@ def chosen(hooks: Hooks, fn: Any, args: tuple[Any, ...],
     return choose(hooks.session, fn, items, keys, reverse), args
 
 
-def _begun(hooks: Hooks, given: Any) -> tuple[Iterable[Any], tuple[Any, ...]]:
+def _begun(hooks: PureCalls, given: Any) -> tuple[Iterable[Any], tuple[Any, ...]]:
     """What to go through, if it holds states (of an iterator, its first item tells); nothing
     else.  And the one argument in any case."""
     if isinstance(given, Iterator) and not is_symbolic(given):

@@ -22,7 +22,8 @@ from sglc.trace.hosts import dict_of, sequence_of, set_of, unpacked
 from sglc.trace.objects import ITEMS
 from sglc.trace.of_states import holds_state
 from sglc.trace.session import Session
-from sglc.trace.symbols import Partial, Sym
+from sglc.trace.symbols import Partial
+from sglc.trace.values import run_time_symbol, traced
 
 OWN = (list, dict, set)
 
@@ -204,7 +205,7 @@ class Containers(ABC):
 
     def delete_attribute(self, owner: Any, name: str) -> None:
         """`del owner.name`."""
-        if getattr(type(owner), "__sglc_traced__", False) or isinstance(owner, Expr):
+        if traced(owner) or isinstance(owner, Expr):
             raise self.session.broken("SGLC113", "an attribute of a prompt state is deleted")
         self.session.host("delattr", delattr, self.now(owner), name)
 
@@ -224,8 +225,3 @@ class Containers(ABC):
 def holds_own(value: tuple[Any, ...]) -> bool:
     """Whether there is a container that may change in a tuple."""
     return any(type(v) in OWN or (type(v) is tuple and holds_own(v)) for v in value)
-
-
-def run_time_symbol(value: Any) -> bool:
-    """Whether a value is a symbol that depends on the model or a host call."""
-    return isinstance(value, Sym) and value.recipe is None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ast
-from abc import abstractmethod
 from collections.abc import Callable
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType
 from typing import Any
 
 from sglc.errors import Place
@@ -13,6 +12,7 @@ from sglc.trace.bindings import Bindings
 from sglc.trace.breaks import PathEnd
 from sglc.trace.hosts import Built
 from sglc.trace.nested import Nested, maker
+from sglc.trace.primitives import makes_prompts
 from sglc.trace.scopes import Names
 
 
@@ -42,10 +42,6 @@ class Functions(Bindings):
 
     nested: tuple[Nested, ...]
     names: Names
-
-    @abstractmethod
-    def builds(self, value: Any) -> bool:
-        """Whether a value is one of sglc's own that makes prompts."""
 
     def function(self, number: int, fn: FunctionType) -> FunctionType:
         """A function or lambda of the body; number: which of them."""
@@ -93,7 +89,7 @@ class Functions(Bindings):
             values[variable] = value
         for variable in source.free:
             value = self.fn.__globals__.get(variable)
-            if variable not in values and self.builds(value):
+            if variable not in values and makes_prompts(value):
                 raise session.broken("SGLC112", f"{name}(), which builds prompts, is handed to "
                                                 "Python that is not traced")
         defaults, keywords = fn.__defaults__ or (), fn.__kwdefaults__ or {}
@@ -134,8 +130,3 @@ def thrower(place: Place, name: str, given: int) -> FunctionType:
     code = compile(ast.fix_missing_locations(ast.Module([function], [])), place.file, "exec")
     inner = next(c for c in code.co_consts if isinstance(c, CodeType))
     return FunctionType(inner, {}, name)
-
-
-def is_module(value: Any) -> bool:
-    """Whether a value is the package itself."""
-    return isinstance(value, ModuleType) and value.__name__ == "sglc"

@@ -11,6 +11,8 @@ import itertools
 import operator
 from typing import TYPE_CHECKING, Any
 
+from sglc.trace.primitives import makes_prompts
+
 if TYPE_CHECKING:
     from sglc.trace.hooks import Hooks
 
@@ -39,7 +41,7 @@ def through_states(hooks: Hooks, fn: Any, args: tuple[Any, ...], kwargs: dict[st
     """The call of one of these functions, if it goes through states or calls programs;
     NotImplemented for any other call."""
     if kwargs or not args or not (
-            hooks.builds(args[0]) or any(holds_state(a) or isinstance(a, _LAZY) for a in args)):
+            makes_prompts(args[0]) or any(holds_state(a) or isinstance(a, _LAZY) for a in args)):
         return NotImplemented
     if fn is itertools.chain:
         return _kept(hooks, map(_same, itertools.chain(*map(hooks.iterate, args))))

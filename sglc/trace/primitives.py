@@ -34,8 +34,7 @@ def builds_prompts(fn: FunctionType, owner: Any = None) -> bool:
     while left:
         at = left.pop()
         for value in _mentioned(at, owner):
-            if isinstance(value, ModuleType) and value.__name__ == "sglc" and not _only_errors(
-                    value, at):
+            if is_module(value) and not _only_errors(value, at):
                 return True
             if (is_hashable(value) and value in PRIMITIVES) or is_program(value):
                 return True
@@ -63,6 +62,17 @@ def may_call_programs(value: Any) -> bool:
     if isinstance(value, MethodType) and isinstance(value.__func__, FunctionType):
         return not is_program(value.__self__) and builds_prompts(value.__func__, value.__self__)
     return is_program(value) or (isinstance(value, FunctionType) and builds_prompts(value))
+
+
+def makes_prompts(value: Any) -> bool:
+    """Whether a value is one of sglc's own that makes prompts, or a function that uses them."""
+    return is_module(value) or (is_hashable(value) and value in PRIMITIVES) or is_program(
+        value) or (isinstance(value, FunctionType) and builds_prompts(value))
+
+
+def is_module(value: Any) -> bool:
+    """Whether a value is the package itself."""
+    return isinstance(value, ModuleType) and value.__name__ == "sglc"
 
 
 def _mentioned(fn: FunctionType, owner: Any) -> Iterator[Any]:

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import sglc as sgl
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[Any]:
-    with sgl.HashModel() as m:
-        yield m
-
 
 CASES: list[Callable[..., Any]] = []
 

@@ -11,7 +11,7 @@ import functools
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,12 +31,6 @@ class Box:
 
 
 BOX = Box()
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[Any]:
-    with sgl.HashModel() as m:
-        yield m
 
 
 def log(*args: Any) -> int:

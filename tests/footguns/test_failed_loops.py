@@ -3,7 +3,7 @@ eager in all that a caller can see of them.  A gen on an empty prompt fails here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,6 @@ from tests.footguns.failing_programs import ListWriter, check, outcome
 
 ROWS = [("x", ["x", "y"]), ("x", ["x", ""]), ("", ["", "x", "y"]), ("q", ["a", "", "b", ""]),
         ("x", ["x", "", ""])]
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[Any]:
-    with sgl.HashModel() as m:
-        yield m
-        m.core.check()
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ can see of them.  A gen on an empty prompt fails here (SGLC507)."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,6 @@ import sglc as sgl
 from tests.footguns.failing_programs import Writer, check, outcome
 
 CALLS: list[Any] = []
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[Any]:
-    with sgl.HashModel() as m:
-        yield m
-        m.core.check()
 
 
 def host(x: Any) -> str:

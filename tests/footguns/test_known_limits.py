@@ -7,7 +7,7 @@ constructs that a tracer with symbolic values gets wrong unless it takes care.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,12 +29,6 @@ class Counter:
 
 
 COUNTER = Counter()
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[Any]:
-    with sgl.HashModel() as m:
-        yield m
 
 
 @pytest.fixture(autouse=True)

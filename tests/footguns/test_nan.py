@@ -3,7 +3,7 @@ where the same object is meant, and where another one is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,12 +17,6 @@ TABLE = {"k": NAN}
 
 def look(x: Any) -> Any:
     return x
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[Any]:
-    with sgl.HashModel() as m:
-        yield m
 
 
 def outside(s: Any, items: list[float], x: float) -> Any:

@@ -152,12 +152,6 @@ def grow(q: str) -> None:
     VECTORS[0].v -= 2
 
 
-@pytest.fixture(scope="module")
-def model() -> Iterator[Any]:
-    with sgl.HashModel() as m:
-        yield m
-
-
 @pytest.fixture(autouse=True)
 def clean() -> Iterator[None]:
     reset()

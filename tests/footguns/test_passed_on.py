@@ -35,12 +35,6 @@ class Holder:
 HOLDER = Holder()
 
 
-@pytest.fixture(scope="module")
-def model() -> Iterator[Any]:
-    with sgl.HashModel() as m:
-        yield m
-
-
 def reset() -> None:
     SEEN.clear()
     MARKS.clear()

@@ -20,12 +20,6 @@ from sglc.errors import TraceError
 CALLS: list[str] = []
 
 
-@pytest.fixture(scope="module")
-def model() -> Iterator[Any]:
-    with sgl.HashModel() as m:
-        yield m
-
-
 @contextlib.contextmanager
 def somewhere() -> Iterator[None]:
     yield

@@ -5,7 +5,7 @@ equal, other paths.  And what is traced twice (an arm that turned out not to mer
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,12 +14,6 @@ import sglc as sgl
 
 LOG: list[Any] = []
 NAME = "n0"
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[Any]:
-    with sgl.HashModel() as m:
-        yield m
 
 
 def log(*values: Any) -> Any:
