@@ -29,6 +29,11 @@ class HopperAttentionForm(NamedTuple):
     in_turn: bool = True
 
     @property
+    def exists(self) -> bool:
+        """Whether the kernel can be compiled for it."""
+        return self.kind in KINDS and self.dim in (64, 128)
+
+    @property
     def stages(self) -> int:
         """Blocks of keys or values in shared memory."""
         return min(8, _MEMORY // self.block)
@@ -56,18 +61,16 @@ def _kernel(form: HopperAttentionForm, device: int) -> tuple[CudaKernel, int]:
 
 
 def takes_attention(form: HopperAttentionForm, device: torch.device) -> str:
-    """Why `hopper_attention` cannot attend on this device; empty if it can, and is compiled."""
-    if form.kind not in KINDS:
-        return "it is for bfloat16 and float16"
-    if form.dim not in (64, 128):
-        return f"it is for heads of 64 or 128, not of {form.dim}"
+    """Why `hopper_attention` cannot attend on this device; empty if it can, and `form`, if it
+    exists, is compiled."""
     if device.type != "cuda" or torch.version.hip is not None \
             or torch.cuda.get_device_capability(device) != (9, 0):
         return "it is for GPUs of compute capability 9.0"
     if not available():
         return "the package cuda-bindings, which compiles it, is not installed"
     try:
-        _kernel(form, device.index or 0)
+        if form.exists:
+            _kernel(form, device.index or 0)
     except RuntimeError as error:  # a compiler, say, that is newer than the driver
         return str(error)[:400]
     return ""

@@ -229,8 +229,8 @@ def hopper_gemm_columns(form: HopperGemmForm) -> tuple[int, ...]:
         return 256, 224, 128, 112
     if form.block:
         return tuple(columns for columns in (256, 128, 64) if columns >= form.block)
-    if form.dim:  # there are no registers for more
-        return (128, 96, 64) if form.count else (256, 128, 96, 64)
+    if form.dim:  # there are no registers for more sums and angles
+        return (128, 96, 64) if form.count or 128 % form.dim else (256, 128, 96, 64)
     return 256, 192, 128, 96, 64
 
 

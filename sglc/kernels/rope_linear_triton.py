@@ -28,11 +28,12 @@ def rope_linear_cuda(x: Tensor | Residual, weight: PackedWeight | PackedInt4, no
                      bias: Tensor | None = None) -> Tensor:
     """The same in one kernel, where there is one for this and its tiles are full enough."""
     rows, squares = x if isinstance(x, Residual) else (x, None)
+    sums = squares is not None and norm is not None
     if q_norm is not None or bias is not None or pool.shape[3] % 32 or len(rows) <= MAX_ROWS \
             or not isinstance(weight, PackedWeight) or not takes(rows, weight.weight) \
-            or (squares is None and not fills(len(rows))):
+            or not (sums or fills(len(rows))):
         return rope_linear_triton(x, weight, norm, eps, positions, slots, table, pool, q_norm,
                                   k_norm, bias)
-    if squares is None and norm is not None:
-        x = rms_norm_triton(rows, norm, eps)
+    if not sums:
+        x = rows if norm is None else rms_norm_triton(rows, norm, eps)
     return hopper_gemm_rope(x, weight.weight, positions, slots, table, pool, eps)

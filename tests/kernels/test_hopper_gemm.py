@@ -10,7 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sglc.kernels import fixed_linear_triton, fused_linear_triton, hopper_gemm_cuda
+from sglc.kernels import (
+    fixed_linear_triton,
+    fused_linear_triton,
+    hopper_gemm_cuda,
+    rope_linear_triton,
+)
 from sglc.kernels.cuda_program import CudaKernel
 from sglc.kernels.fixed_linear_triton import add_linear_fixed, fixed_linear
 from sglc.kernels.fused_linear import fused_linear_torch
@@ -148,6 +153,15 @@ def test_where_tiles_are_full_enough() -> None:
         assert not fused_linear_triton.fills(rows)
 
 
+@pytest.mark.parametrize("count", [0, 64])
+def test_angles_fit_in_registers(count: int) -> None:
+    """A thread keeps those of its two rows: cosines and sines of two pairs each."""
+    for dim in range(32, 288, 32):
+        for columns in hopper_gemm_columns(HopperGemmForm(torch.bfloat16, "ROPE", count, dim=dim)):
+            angles = (columns if columns % dim else dim) // 16
+            assert columns // 2 + 8 * angles <= 192, (dim, columns)
+
+
 def test_not_on_a_cpu() -> None:
     x = torch.zeros(32, 64, dtype=torch.bfloat16)
     assert not takes(x, torch.zeros(128, 64, dtype=torch.bfloat16))
@@ -257,6 +271,25 @@ def test_rotated_on_the_cpu(form: HopperGemmForm, config: HopperGemmConfig, head
     torch.manual_seed(0)
     for rows in (40, 150):
         turned(form, config, rows, 136, heads, groups, "cpu")
+
+
+@needs_compiler
+def test_sums_without_a_norm_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    gemm_on_cpu(monkeypatch)
+    monkeypatch.setattr(hopper_gemm_cuda, "_processors", lambda device: 6)
+    monkeypatch.setattr(rope_linear_triton, "takes", lambda *_: True)
+    torch.manual_seed(0)
+    x = torch.randn(20, 64).bfloat16()
+    weight = (torch.randn(4 * 64, 64) / 8).bfloat16()
+    given = Residual(x, (4 * x.float()).square().sum(1, keepdim=True).expand(-1, 16).contiguous())
+    table = rope_table(rope_frequencies(64, 1e4), 32)
+    where = torch.arange(20)
+    pools = torch.zeros(2, 20, 2, 1, 64).bfloat16()
+    found = rope_linear_triton.rope_linear_cuda(given, pack_triton(weight), None, 1e-5, where,
+                                                where, table, pools[0])
+    exact = rope_linear_torch(given, weight, None, 1e-5, where, where, table, pools[1])
+    close(found, exact.float(), torch.bfloat16, 2)
+    close(pools[0], pools[1].float(), torch.bfloat16, 2)
 
 
 WAYS = {

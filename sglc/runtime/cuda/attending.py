@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sglc.errors import ModelError
-from sglc.kernels.attention_shape import Grid, Limits, Scores, Shape, Units
+from sglc.kernels.attention_shape import Grid, Limits, Scores, Units
 from sglc.kernels.attention_units import plan_units, shared_runs
 from sglc.kernels.paged_attention import Rows, paged_attention_torch
 from sglc.runtime.cuda.layers import Attend
@@ -34,7 +34,8 @@ class UnitSteps:
 
     fixed: every token's keys are cut at the same positions and nothing is shared, so that its
     result does not depend on the rest of the step.  cuda: units of many queries take CUDA C++
-    (there are none if `fixed`); raises ModelError (SGLC504) where that does not work.
+    where it has a form for the model (there are none if `fixed`); raises ModelError (SGLC504) on
+    devices that it does not work on.
     """
 
     def __init__(self, config: LlamaConfig, dtype: torch.dtype, device: torch.device,
@@ -43,12 +44,10 @@ class UnitSteps:
 
         count = (torch.cuda.get_device_properties(device).multi_processor_count
                  if device.type == "cuda" else 4)
+        cuda = cuda and not fixed and _has_form(config, dtype, device)
         self.shape = default_shape(config.heads, config.kv_heads, config.head_dim, dtype, count,
                                    cuda)
-        self._tune = replace(tuning(dtype, device, config.head_dim), one_form=fixed,
-                             cuda=cuda and not fixed)
-        if self._tune.cuda:
-            _check_cuda(self.shape, dtype, device)
+        self._tune = replace(tuning(dtype, device, config.head_dim), one_form=fixed, cuda=cuda)
         length = config.context_length
         piece = max(_LEAST, 1 << (-(-length // _PIECES) - 1).bit_length())
         self._piece = piece if fixed else 0
@@ -131,14 +130,17 @@ class UnitSteps:
         return found
 
 
-def _check_cuda(shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
+def _has_form(config: LlamaConfig, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether CUDA C++ attends in any layer; raises ModelError where it does not work at all."""
     from sglc.kernels.hopper_attention_cuda import HopperAttentionForm, takes_attention
 
-    form = HopperAttentionForm(dtype, shape.dim, shape.kv_heads, shape.group)
+    form = HopperAttentionForm(dtype, config.head_dim, config.kv_heads,
+                               config.heads // config.kv_heads)
     why = takes_attention(form, device)
     if why:
         raise ModelError("SGLC504", 'kernels="cuda" does not work here',
                          why=f"of its attention: {why}", fixes=('use kernels="auto"',))
+    return form.exists and not all(how.window or how.cap for how in scores_of(config))
 
 
 def attend_torch(table: PageTable, rows: Rows, config: LlamaConfig) -> Attend:

@@ -129,6 +129,7 @@ inline void ask(int columns, bool terms_first, float* d, u64 a_at, const u32* a,
     machine::fail("threads of a warpgroup ask for different products");
   machine::Asked& mine = p.of[f.index % 128];
   mine.d = d;
+  mine.registers = a;
   if (a) std::copy(a, a + 4, mine.a);
   // What a product under way adds to is not known yet.
   bool chained = false;

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import shutil
 import subprocess
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -39,7 +38,7 @@ class CpuKernel:
 
     def __init__(self, source: HopperSource, name: str, threads: int, cluster: int,
                  changes: Sequence[tuple[str, str]] = ()) -> None:
-        self._run = ctypes.CDLL(str(_library(_source(source, name, changes)))).run
+        self._run = _library(_source(source, name, changes)).run
         self._run.restype = ctypes.c_char_p
         self._threads, self._cluster, self.seed = threads, cluster, 1
 
@@ -114,13 +113,13 @@ def _product(product: Product) -> str:
 
 
 @cache
-def _library(source: str) -> Path:
-    folder = Path(mkdtemp(prefix="kernel"))
-    path = folder / hashlib.sha256(source.encode()).hexdigest()[:16]
-    path.with_suffix(".cpp").write_text(source)
-    done = subprocess.run(
-        [str(COMPILER), "-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", "-Wno-unknown-pragmas",
-         f"-I{HERE}", "-o", str(path.with_suffix(".so")), str(path.with_suffix(".cpp"))],
-        capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[:4000]
-    return path.with_suffix(".so")
+def _library(source: str) -> ctypes.CDLL:
+    with TemporaryDirectory(prefix="kernel") as folder:
+        path, library = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
+        path.write_text(source)
+        done = subprocess.run(
+            [str(COMPILER), "-std=c++20", "-O1", "-shared", "-fPIC", "-pthread",
+             "-Wno-unknown-pragmas", f"-I{HERE}", "-o", str(library), str(path)],
+            capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[:4000]
+        return ctypes.CDLL(str(library))

@@ -51,6 +51,7 @@ struct Asked {
   float* d;
   std::vector<float> before;  // none: what the product before this one leaves
   uint32_t a[4];
+  const uint32_t* registers;  // where these are
 };
 struct Product {
   int columns;
@@ -174,6 +175,9 @@ inline float element(uint64_t descriptor, int row, int term, bool terms_first) {
 
 inline void multiply(Product& p) {
   static thread_local float a[64][16], b[256][16];
+  for (const Asked& asked : p.of)
+    if (p.registers && !std::equal(asked.a, asked.a + 4, asked.registers))
+      fail("registers changed while a product read them");
   for (int r = 0; r < 64; r++)
     for (int k = 0; k < 16; k++) {
       if (!p.registers) { a[r][k] = element(p.a, r, k, false); continue; }
