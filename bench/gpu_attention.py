@@ -227,10 +227,11 @@ def wide(b: Bench) -> None:
     """Cases with wide units; prompts, a shared prefix, and all wide units of it alone."""
     shape = default_shape(HEADS, KV_HEADS, DIM, torch.bfloat16, b.shape.programs[1] // 2, True)
     base = HopperAttentionForm(torch.bfloat16, DIM, KV_HEADS, HEADS // KV_HEADS)
-    forms = [base._replace(keys=keys, in_turn=turn) for keys in (128, 64) for turn in (True, False)]
+    forms = [base._replace(keys=keys, in_turn=turn, announced=announced) for keys in (128, 64)
+             for turn in (True, False) for announced in (True, False)]
     benches = [b, *(Bench(shape, replace(b.tune, cuda=True), form) for form in forms)]
     print("\nwide units, us | Triton | " + " | ".join(
-        f"{f.keys} keys{', in turn' if f.in_turn else ''}" for f in forms)
+        f"{f.keys} keys{', in turn' * f.in_turn}{', waiting' * (not f.announced)}" for f in forms)
         + " | Triton's narrow, middle, wide, merge alone | CUDA's", flush=True)
     for c in [*PREFILL, *(SHARED[i] for i in (4, 6, 8, 10))]:
         pools, q = inputs(c)

@@ -5,6 +5,8 @@
 //   KEYS      of a block, 64 or 128
 //   STAGES    blocks of keys or values in shared memory
 //   IN_TURN   whether the two warpgroups ask for their products in turn
+//   ANNOUNCED whether copies announce themselves when they are there, and who multiplies fences; else
+//             who copies waits, fences and announces
 // and with `score`, d = a b^T for 64 rows of queries, and `weigh`, d += a b, with KEYS of b's rows.
 //
 // One warpgroup copies keys and values, as the table says where they are; two multiply, 64 rows of
@@ -15,7 +17,7 @@ constexpr int UNIT = 16;                        // integers a unit
 constexpr int HALF = KEYS * 128;                // bytes of 64 columns of a block
 constexpr int BLOCK = DIM / 64 * HALF;
 constexpr int STRIDE = 2 * HEADS * DIM;         // numbers of a slot
-constexpr int LAG = 2;                          // blocks being copied while one more is asked for
+constexpr int LAG = 2;                          // blocks that one copies before waiting for them
 static_assert(STAGES >= LAG + 3, "threads would wait for each other");
 
 // What is asked of this block of threads: units times heads, in rounds of which every other one
@@ -86,27 +88,36 @@ hopper_attention(const unsigned short* q, const unsigned short* pool, const int*
         const int place = __shfl_sync(~0u, slot, key);
         copy_16(to + row * 128 + ((column ^ row) % 8) * 16, from + (u64)place * STRIDE);
       }
-      copies_commit();
-      ring.next();
-      if (asked++ >= LAG) {
-        copies_wait<LAG>();
-        give();
+      if (ANNOUNCED) {
+        copies_announce(full + 8 * ring.at);
+      } else {
+        copies_commit();
+        if (asked++ >= LAG) {
+          copies_wait<LAG>();
+          give();
+        }
       }
+      ring.next();
     };
     for (Work work(units, count); work.there(); work.next()) {
       const int first = work.unit[2], keys = work.unit[3];
       const unsigned short* k = pool + work.head * DIM + column * 8;
       const unsigned short* v = k + HEADS * DIM;
-      int before = 0;
+      // Beyond the last key it is read again: what is there is finite.
+      auto slot_at = [&](int n) {
+        return table[first + min(n + warp * OWN + lane % OWN, keys - 1)];
+      };
+      int before = 0, ahead = slot_at(0);
       for (int n = 0; n < keys; n += KEYS) {
-        // Beyond the last key it is read again: what is there is finite.
-        const int slot = table[first + min(n + warp * OWN + lane % OWN, keys - 1)];
+        const int slot = ahead;
+        ahead = slot_at(n + KEYS);
         copy(slot, k);
         if (n) copy(before, v);
         before = slot;
       }
       copy(before, v);
     }
+    if (ANNOUNCED) copies_commit();
     copies_wait<0>();
     for (u32 left = min(asked, (u32)LAG); left > 0; left--) give();
   } else {
@@ -119,7 +130,7 @@ hopper_attention(const unsigned short* q, const unsigned short* pool, const int*
     float s[KEYS / 2], o[DIM / 2];
     u32 p[KEYS / 16][4];
     int entry[2];
-    u64 row[2];
+    u32 row[2];
     Ring ring;
 
     // This thread's two rows of queries; what is beyond the last is read again and not written.
@@ -127,7 +138,7 @@ hopper_attention(const unsigned short* q, const unsigned short* pool, const int*
 #pragma unroll
       for (int i = 0; i < 2; i++) {
         entry[i] = work.unit[0] + min((top_row + 8 * i) / GROUP, work.unit[1] - 1);
-        row[i] = ((u64)token[entry[i]] * HEADS + work.head) * GROUP + (top_row + 8 * i) % GROUP;
+        row[i] = (token[entry[i]] * HEADS + work.head) * GROUP + (top_row + 8 * i) % GROUP;
       }
     };
     auto read = [&] {
@@ -136,10 +147,11 @@ hopper_attention(const unsigned short* q, const unsigned short* pool, const int*
 #pragma unroll
         for (int i = 0; i < 4; i++)
           query[k][i] = *reinterpret_cast<const u32*>(
-              q + row[i % 2] * DIM + k * 16 + i / 2 * 8 + 2 * t);
+              q + (u64)row[i % 2] * DIM + k * 16 + i / 2 * 8 + 2 * t);
     };
     auto ask_scores = [&] {
       wait(full + 8 * ring.at, ring.phase);
+      if (ANNOUNCED) copies_are_seen();
       products_begin();
 #pragma unroll
       for (int k = 0; k < DIM / 16; k++)
@@ -148,6 +160,7 @@ hopper_attention(const unsigned short* q, const unsigned short* pool, const int*
     };
     auto ask_values = [&](Ring& at, bool more) {
       wait(full + 8 * at.at, at.phase);
+      if (ANNOUNCED) copies_are_seen();
       products_begin();
 #pragma unroll
       for (int k = 0; k < KEYS / 16; k++)
@@ -168,15 +181,15 @@ hopper_attention(const unsigned short* q, const unsigned short* pool, const int*
       const int keys = work.unit[3], begin = work.unit[4], free = work.unit[5];
       const int queries = work.unit[1], piece = work.unit[6];
       int sees[2], to[2];
-      u64 at[2];
+      u32 at[2];
       float most[2], total[2];
 #pragma unroll
       for (int i = 0; i < 2; i++) {
         sees[i] = min(high[entry[i]] - begin, keys);
         to[i] = part[entry[i]];
-        at[i] = to[i] < 0 ? row[i] : (u64)(to[i] + piece) * (HEADS * GROUP)
+        at[i] = to[i] < 0 ? row[i] : (to[i] + piece) * (HEADS * GROUP)
             + work.head * GROUP + (top_row + 8 * i) % GROUP;
-        if ((top_row + 8 * i) / GROUP >= queries) at[i] = ~0ull;
+        if ((top_row + 8 * i) / GROUP >= queries) at[i] = ~0u;
         most[i] = -INFINITE;
         total[i] = 0;
       }
@@ -261,8 +274,8 @@ hopper_attention(const unsigned short* q, const unsigned short* pool, const int*
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
         const float by = sum > 0 ? 1.0f / sum : 1.0f;
-        const bool written = at[lower] != ~0ull;
-        unsigned short* into = (to[lower] < 0 ? out : partial) + at[lower] * DIM;
+        const bool written = at[lower] != ~0u;
+        unsigned short* into = (to[lower] < 0 ? out : partial) + (u64)at[lower] * DIM;
 #pragma unroll
         for (int j = 0; j < DIM / 8; j += 4) {
           u32 v[4];

@@ -19,7 +19,8 @@ _MEMORY = 226 * 1024  # that blocks of keys and values may have
 
 class HopperAttentionForm(NamedTuple):
     """kind: of queries, keys and values.  keys: of a block, 64 or 128.  in_turn: whether the two
-    warpgroups ask for products in turn."""
+    warpgroups ask for products in turn.  announced: whether copies say when they are there, or
+    who copies waits for them."""
 
     kind: torch.dtype
     dim: int
@@ -27,6 +28,7 @@ class HopperAttentionForm(NamedTuple):
     group: int
     keys: int = 128
     in_turn: bool = True
+    announced: bool = True
 
     @property
     def exists(self) -> bool:
@@ -48,7 +50,7 @@ def hopper_attention_source(form: HopperAttentionForm) -> HopperSource:
     """The kernel `hopper_attention`."""
     return HopperSource("hopper_attention.cu", form.kind, {
         "DIM": form.dim, "HEADS": form.kv_heads, "GROUP": form.group, "KEYS": form.keys,
-        "STAGES": form.stages, "IN_TURN": int(form.in_turn),
+        "STAGES": form.stages, "IN_TURN": int(form.in_turn), "ANNOUNCED": int(form.announced),
     }, (Product("score", form.keys, True), Product("weigh", form.dim, True, True)))
 
 

@@ -160,7 +160,7 @@ hopper_gemm(const __grid_constant__ Map x_map, const __grid_constant__ Map w_map
           + (CK > 1 ? part * 8 : 0);
       auto written = [&](int row) { return row >= tile.row && row < rows; };
       // What is wanted at the end is asked for now.
-      uint4 old[FORM == RESIDUAL ? LOWERS * QUADS : 1];
+      [[maybe_unused]] uint4 old[FORM == RESIDUAL ? LOWERS * QUADS : 1];
       if (FORM == RESIDUAL)
 #pragma unroll
         for (int i = 0; i < LOWERS * QUADS; i++) {
@@ -242,7 +242,7 @@ hopper_gemm(const __grid_constant__ Map x_map, const __grid_constant__ Map w_map
       for (int lower = 0; lower < LOWERS; lower++) {
         const int row = top + lower * 8;
         const int limit = written(row) ? outs : 0;
-        Out* to = out + (u64)row * outs;
+        [[maybe_unused]] Out* to = out + (u64)row * outs;
         const float* s = acc + 2 * lower;
         float scale = 1.0f;
         if (COUNT) {  // 1 / sqrt(mean of squares + eps); lanes t = 0 .. 3 have a quarter each

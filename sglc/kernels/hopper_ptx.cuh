@@ -132,7 +132,12 @@ template <int N> DEVICE void copies_wait() {
   asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
 }
 
-// Products that begin later read what this thread has copied.
+// This thread arrives at a barrier when all its copies until now are there.
+DEVICE void copies_announce(u32 barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" :: "r"(barrier) : "memory");
+}
+
+// Products that this thread asks for later, or others that it tells, read what was copied.
 DEVICE void copies_are_seen() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // Products of warpgroups.

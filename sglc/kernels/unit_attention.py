@@ -100,6 +100,8 @@ class UnitAttention:
         self._sums = torch.empty(limits.parts, shape.heads, device=device)
         self._form = None
         if self.tune.cuda:
+            if shape.tiles[WIDE] > 128:
+                raise ValueError(f"wide units of {shape.tiles[WIDE]} rows, and a kernel for 128")
             self._form = form or HopperAttentionForm(dtype, shape.dim, shape.kv_heads, shape.group)
 
     def write(self, units: Units, to: np.ndarray) -> None:

@@ -100,7 +100,8 @@ def attend(form: HopperAttentionForm, sizes: list[tuple[int, int]], seed: int = 
 @pytest.mark.parametrize("form", [
     HopperAttentionForm(torch.bfloat16, 128, 2, 2), HopperAttentionForm(torch.float16, 64, 1, 3),
     HopperAttentionForm(torch.float16, 128, 1, 4, 64, False),
-    HopperAttentionForm(torch.bfloat16, 64, 2, 1, 64)], ids=str)
+    HopperAttentionForm(torch.bfloat16, 64, 2, 1, 64, announced=False),
+    HopperAttentionForm(torch.float16, 128, 1, 1, 128, False, False)], ids=str)
 def test_every_form(form: HopperAttentionForm) -> None:
     """Rows of one block and of many, whole ones and split ones; blocks that end anywhere."""
     for programs in (4, 40):
@@ -114,26 +115,38 @@ WAYS = {
     "scores read too early": ("products_wait<1>();", "products_wait<2>();"),
     "queries changed too early": (
         "products_wait<1>();", "query[0][0]++; products_wait<1>(); query[0][0]--;"),
-    "no fence": ("copies_are_seen();", ""),
-    "copies not waited for": ("copies_wait<LAG>();", ""),
+    "no fence of keys": (
+        "wait(full + 8 * ring.at, ring.phase);\n      if (ANNOUNCED) copies_are_seen();",
+        "wait(full + 8 * ring.at, ring.phase);"),
+    "no fence of values": (
+        "wait(full + 8 * at.at, at.phase);\n      if (ANNOUNCED) copies_are_seen();",
+        "wait(full + 8 * at.at, at.phase);"),
+    "announced at once": (
+        "copies_announce(full + 8 * ring.at);", "arrive_here(full + 8 * ring.at);"),
     "no room waited for": ("wait(empty + 8 * ring.at, ring.phase ^ 1);", ""),
     "a block never given back": ("      release(ring);\n", ""),
     "a block given back twice": ("      release(ring);\n", "      release(ring); release(ring);\n"),
-    "the last blocks not given": ("left > 0; left--) give();", "left > 1; left--) give();"),
     "values of the wrong keys": ("k * 2048) / 16", "k * 1024) / 16"),
     "another order of columns": ("((column ^ row) % 8) * 16", "(column % 8) * 16"),
     "sums not faded": ("total[lower] = total[lower] * fade[lower] + sum;", "total[lower] += sum;"),
     "no turns": ("if (IN_TURN) meet_some(2 + mine, 256);", ""),
 }
+# Where who copies waits for it.
+WAITING = {
+    "no fence": ("      copies_are_seen();\n      arrive_here", "      arrive_here"),
+    "copies not waited for": ("copies_wait<LAG>();", ""),
+    "the last blocks not given": ("left > 0; left--) give();", "left > 1; left--) give();"),
+}
+ALL = [*WAYS, *WAITING]
 
 
 @needs_compiler
-@pytest.mark.parametrize("way", [way if i % 3 == 0 else pytest.param(way, marks=pytest.mark.slow)
-                                 for i, way in enumerate(WAYS)], ids=str)
+@pytest.mark.parametrize("way", [way if i % 4 == 0 else pytest.param(way, marks=pytest.mark.slow)
+                                 for i, way in enumerate(ALL)], ids=str)
 def test_what_is_wrong_is_found(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU, which runs what threads, copies and products do in a random order."""
-    attention_on_cpu(monkeypatch, [WAYS[way]])
-    form = HopperAttentionForm(torch.float16, 128, 1, 2)
+    attention_on_cpu(monkeypatch, [{**WAYS, **WAITING}[way]])
+    form = HopperAttentionForm(torch.float16, 128, 1, 2, announced=way in WAYS)
     try:
         error = attend(form, [(70, 600), (140, 300)], programs=4)
     except KernelFailed:
@@ -171,15 +184,16 @@ def hopper() -> None:
 @pytest.mark.usefixtures("hopper")
 @pytest.mark.parametrize("keys", [64, 128])
 @pytest.mark.parametrize("in_turn", [False, True])
+@pytest.mark.parametrize("announced", [False, True])
 @pytest.mark.parametrize(("heads", "kv_heads", "dim", "dtype"), [
     (32, 8, 128, torch.bfloat16), (9, 3, 64, torch.bfloat16), (28, 4, 128, torch.float16),
     (16, 1, 128, torch.bfloat16), (8, 8, 64, torch.float16)])
 def test_real_sizes(heads: int, kv_heads: int, dim: int, dtype: torch.dtype, keys: int,
-                    in_turn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+                    in_turn: bool, announced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     from sglc.kernels import unit_attention
 
     shape = unit_attention.default_shape(heads, kv_heads, dim, dtype, cuda=True)
-    form = HopperAttentionForm(dtype, dim, kv_heads, heads // kv_heads, keys, in_turn)
+    form = HopperAttentionForm(dtype, dim, kv_heads, heads // kv_heads, keys, in_turn, announced)
     assert not takes_attention(form, torch.device("cuda"))
     monkeypatch.setattr(unit_attention, "HopperAttentionForm", lambda *_: form)
     for seed in range(3):

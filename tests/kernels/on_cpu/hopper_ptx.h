@@ -89,15 +89,18 @@ DEVICE void copy_16(u32 to, const void* from) {
   block->now->copies.push_back({to, from});
 }
 DEVICE void copies_commit() {
-  block->now->copying.push_back(std::move(block->now->copies));
+  block->now->copying.push_back({std::move(block->now->copies)});
   block->now->copies.clear();
+}
+DEVICE void copies_announce(u32 barrier) {
+  copies_commit();
+  block->now->copying.back().barrier = barrier;
 }
 template <int N> DEVICE void copies_wait() {
   while (block->now->copying.size() > N) machine::finish(*block, *block->now);
 }
 DEVICE void copies_are_seen() {
-  for (u32 place : block->now->unfenced) block->unfenced[place] = false;
-  block->now->unfenced.clear();
+  machine::fence(*block, *block->now);
 }
 
 DEVICE void products_begin() {}

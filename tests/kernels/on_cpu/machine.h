@@ -63,6 +63,8 @@ struct Product {
 struct Warpgroup { std::deque<std::unique_ptr<Product>> waiting; uint64_t done = 0; };
 
 struct Copy { uint32_t to; const void* from; };
+struct Copies { std::vector<Copy> all; uint32_t barrier = 0; };  // to arrive at when they are there
+enum Seen : uint8_t { SEEN, UNFENCED, ANNOUNCED_ONLY };  // by products, of what threads copied
 
 struct Fiber {
   ucontext_t context;
@@ -73,7 +75,7 @@ struct Fiber {
   uint64_t products = 0;               // asked for so far
   std::vector<uint64_t> groups;        // of products: how many there were at each commit
   std::vector<Copy> copies;            // not yet in a group
-  std::deque<std::vector<Copy>> copying;
+  std::deque<Copies> copying;
   std::vector<uint32_t> unfenced;      // where it wrote since its last fence
 };
 
@@ -86,7 +88,8 @@ struct Block {
   std::vector<Warpgroup> groups;
   std::map<uint32_t, Barrier> barriers;
   std::map<int, Meeting> meetings;
-  std::vector<bool> unfenced;          // by 16 bytes: copied by threads, not to be seen by products
+  std::vector<Seen> seen;              // by 16 bytes
+  std::vector<uint32_t> announced;     // where copies are that anybody's fence lets products see
   ucontext_t home;
   Fiber* now = nullptr;
   int favoured = -1, turns = 0;        // a warpgroup that runs alone, and for how long
@@ -167,7 +170,7 @@ inline float element(uint64_t descriptor, int row, int term, bool terms_first) {
       : start + row / 8 * stride + row % 8 * 128 + term * 2;
   if (place + 2 > MEMORY) fail("a product reads beyond shared memory");
   const uint32_t from = swizzled(place);
-  if (block->unfenced[from / 16]) fail("a product reads what threads copied without a fence");
+  if (block->seen[from / 16] != SEEN) fail("a product reads what threads copied without a fence");
   uint16_t bits;
   std::memcpy(&bits, block->memory + from, 2);
   return number(bits);
@@ -207,14 +210,28 @@ inline bool advance(Warpgroup& g) {
 }
 
 inline void finish(Block& b, Fiber& f) {  // its oldest group of copies
-  for (const Copy& c : f.copying.front()) {
+  const Copies copies = std::move(f.copying.front());
+  f.copying.pop_front();
+  for (const Copy& c : copies.all) {
     const uint32_t to = (c.to & 0xFFFFFF) - ORIGIN;
     if (to % 16 || to + 16 > MEMORY) fail("a copy to a bad place");
     std::memcpy(b.memory + to, c.from, 16);
-    b.unfenced[to / 16] = true;
+    b.seen[to / 16] = UNFENCED;
     f.unfenced.push_back(to / 16);
   }
-  f.copying.pop_front();
+  if (!copies.barrier) return;
+  for (uint32_t place : f.unfenced) b.seen[place] = ANNOUNCED_ONLY;
+  b.announced.insert(b.announced.end(), f.unfenced.begin(), f.unfenced.end());
+  f.unfenced.clear();
+  arrive_at(copies.barrier);
+}
+
+inline void fence(Block& b, Fiber& f) {
+  for (uint32_t place : f.unfenced) b.seen[place] = SEEN;
+  for (uint32_t place : b.announced)
+    if (b.seen[place] == ANNOUNCED_ONLY) b.seen[place] = SEEN;
+  f.unfenced.clear();
+  b.announced.clear();
 }
 
 // Something that the hardware does beside its threads; whether there was anything.
@@ -229,6 +246,11 @@ inline bool beside(Block& b) {
   }
   for (Warpgroup& g : b.groups)
     if (advance(g)) return true;
+  for (Fiber& f : b.fibers)
+    if (!f.copying.empty()) {
+      finish(b, f);
+      return true;
+    }
   return false;
 }
 
@@ -281,7 +303,7 @@ inline void run_block(Block& b, int threads, unsigned char* memory) {
   b.fibers = std::vector<Fiber>(threads);
   b.warps = std::vector<Warp>(threads / WARP);
   b.groups = std::vector<Warpgroup>(threads / 128);
-  b.unfenced.assign(MEMORY / 16, false);
+  b.seen.assign(MEMORY / 16, SEEN);
   std::memset(memory, 0xFF, MEMORY);  // NaN
   for (int i = 0; i < threads; i++) {
     Fiber& f = b.fibers[i];
