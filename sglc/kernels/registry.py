@@ -80,6 +80,9 @@ FIXED_IMPLEMENTATIONS: dict[str, str] = {
     "logprobs": "sglc.kernels.fixed_linear_triton:logprobs_fixed",
 }
 
+# What may be asked for on a GPU (see `resolve_device`).
+DEVICE_CHOICES = ("auto", "torch", "triton", "flashinfer", "cuda")
+
 # backend -> a function of the weights' type that says whether it works here.
 AVAILABLE: dict[str, str] = {"onednn": "sglc.kernels.linear:onednn_available"}
 
@@ -147,7 +150,9 @@ def resolve(choice: str, dtype: torch.dtype, quantization: str | None = None) ->
         raise ModelError("SGLC504", f"unknown quantization {quantization!r}",
                          fixes=('use "int8", or leave it out',))
     if choice not in ("auto", "torch"):
-        raise ModelError("SGLC504", f"unknown kernels {choice!r}", fixes=('use "auto" or "torch"',))
+        what = f"kernels={choice!r} needs a GPU" if choice in DEVICE_CHOICES \
+            else f"unknown kernels {choice!r}"
+        raise ModelError("SGLC504", what, fixes=('use "auto" or "torch"',))
     usable = {"torch"}
     if choice == "auto":
         usable |= {name for name, probe in AVAILABLE.items() if load_function(probe)(dtype)}
@@ -171,7 +176,7 @@ def resolve_device(choice: str, fixed: bool = False) -> DeviceKernels:
     fixed: a row's result does not depend on the rows beside it; Triton's only.
     Raises ModelError (SGLC504) for any other choice, and where the package is not installed.
     """
-    if choice not in ("auto", "torch", "triton", "flashinfer", "cuda"):
+    if choice not in DEVICE_CHOICES:
         raise ModelError("SGLC504", f"unknown kernels {choice!r}",
                          fixes=('use "auto", "torch", "triton", "cuda" or "flashinfer"',))
     needs = {"cuda": "triton"}.get(choice, choice)

@@ -130,8 +130,10 @@ def test_resolve() -> None:
     assert {op for op, _ in reference.backends} == set(IMPLEMENTATIONS)
     best = dict(resolve("auto", torch.float32).backends)
     assert best["linear"] == best["pack_linear"]
-    with pytest.raises(ModelError, match="SGLC504"):
+    with pytest.raises(ModelError, match="unknown kernels 'quick'"):
         resolve("quick", torch.float32)
+    with pytest.raises(ModelError, match="kernels='cuda' needs a GPU"):
+        resolve("cuda", torch.float32)
     for by_backend in IMPLEMENTATIONS.values():
         assert "torch" in by_backend
         for spec in by_backend.values():
