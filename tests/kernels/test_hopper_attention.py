@@ -23,7 +23,7 @@ from sglc.kernels.hopper_attention_cuda import (
 )
 from sglc.kernels.paged_attention import Rows, paged_attention_torch
 from sglc.kernels.prefix_tree import find_shared
-from tests.kernels.on_cpu.kernel import KernelFailed, attention_on_cpu, needs_compiler
+from tests.kernels.on_cpu.kernel import KernelFailed, attention_on_cpu, needs_compiler, some
 from tests.kernels.test_attention_triton import ERROR, normal, ragged, run
 from tests.kernels.trees import random_tree
 
@@ -97,11 +97,11 @@ def attend(form: HopperAttentionForm, sizes: list[tuple[int, int]], seed: int = 
 
 @needs_compiler
 @pytest.mark.usefixtures("on_cpu")
-@pytest.mark.parametrize("form", [
+@pytest.mark.parametrize("form", some([
     HopperAttentionForm(torch.bfloat16, 128, 2, 2), HopperAttentionForm(torch.float16, 64, 1, 3),
     HopperAttentionForm(torch.float16, 128, 1, 4, 64, False),
     HopperAttentionForm(torch.bfloat16, 64, 2, 1, 64, announced=False),
-    HopperAttentionForm(torch.float16, 128, 1, 1, 128, False, False)], ids=str)
+    HopperAttentionForm(torch.float16, 128, 1, 1, 128, False, False)], 2), ids=str)
 def test_every_form(form: HopperAttentionForm) -> None:
     """Rows of one block and of many, whole ones and split ones; blocks that end anywhere."""
     for programs in (4, 40):
@@ -137,12 +137,10 @@ WAITING = {
     "copies not waited for": ("copies_wait<LAG>();", ""),
     "the last blocks not given": ("left > 0; left--) give();", "left > 1; left--) give();"),
 }
-ALL = [*WAYS, *WAITING]
 
 
 @needs_compiler
-@pytest.mark.parametrize("way", [way if i % 4 == 0 else pytest.param(way, marks=pytest.mark.slow)
-                                 for i, way in enumerate(ALL)], ids=str)
+@pytest.mark.parametrize("way", some([*WAYS, *WAITING], 4), ids=str)
 def test_what_is_wrong_is_found(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU, which runs what threads, copies and products do in a random order."""
     attention_on_cpu(monkeypatch, [{**WAYS, **WAITING}[way]])

@@ -35,7 +35,7 @@ from sglc.kernels.residual import Residual
 from sglc.kernels.rope import rope_frequencies
 from sglc.kernels.rope_linear import rope_linear_torch
 from sglc.kernels.rope_store import rope_table
-from tests.kernels.on_cpu.kernel import KernelFailed, gemm_on_cpu, needs_compiler
+from tests.kernels.on_cpu.kernel import KernelFailed, gemm_on_cpu, needs_compiler, some
 from tests.kernels.triton.places import close
 
 fused_linear = fused_linear_triton.fused_linear_triton
@@ -189,7 +189,7 @@ CPU_FORMS = [
 
 
 @needs_compiler
-@pytest.mark.parametrize(("form", "config"), CPU_FORMS, ids=str)
+@pytest.mark.parametrize(("form", "config"), some(CPU_FORMS, 2), ids=str)
 def test_on_the_cpu(form: HopperGemmForm, config: HopperGemmConfig,
                     monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel itself, thread by thread: ragged sizes, tiles of one block and of two."""
@@ -259,11 +259,11 @@ def turned(form: HopperGemmForm, config: HopperGemmConfig, rows: int, width: int
 
 
 @needs_compiler
-@pytest.mark.parametrize(("form", "config", "heads", "groups"), [
+@pytest.mark.parametrize(("form", "config", "heads", "groups"), some([
     (HopperGemmForm(torch.bfloat16, "ROPE", 3, dim=128), HopperGemmConfig(96, 2), 4, 2),
     (HopperGemmForm(torch.float16, "ROPE", dim=64), HopperGemmConfig(64), 3, 1),
     (HopperGemmForm(torch.bfloat16, "ROPE", dim=96), HopperGemmConfig(128, 2), 2, 2),
-    (HopperGemmForm(torch.float16, "ROPE", dim=128), HopperGemmConfig(256), 3, 1)], ids=str)
+    (HopperGemmForm(torch.float16, "ROPE", dim=128), HopperGemmConfig(256), 3, 1)], 3), ids=str)
 def test_rotated_on_the_cpu(form: HopperGemmForm, config: HopperGemmConfig, heads: int,
                             groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads that tiles cut anywhere; rows that are not kept."""
@@ -305,8 +305,7 @@ WAYS = {
 
 
 @needs_compiler
-@pytest.mark.parametrize("way", [way if i % 3 == 0 else pytest.param(way, marks=pytest.mark.slow)
-                                 for i, way in enumerate(WAYS)], ids=str)
+@pytest.mark.parametrize("way", some(WAYS, 3), ids=str)
 def test_what_is_wrong_is_found(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU, which runs what threads, copies and products do in a random order."""
     gemm_on_cpu(monkeypatch, [WAYS[way]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,14 @@ from sglc.kernels.hopper_source import HopperSource, Product, text
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no g++")
+
+
+def some(cases: Iterable[Any], every: int) -> list[Any]:
+    """One of so many cases for the default run, which compiles for two seconds each; the others are
+    slow."""
+    return [case if i % every == 0 else pytest.param(
+        *(case if type(case) is tuple else (case,)), marks=pytest.mark.slow)
+        for i, case in enumerate(cases)]
 
 
 class KernelFailed(AssertionError):
