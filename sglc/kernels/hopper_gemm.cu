@@ -1,8 +1,7 @@
 // x W^T on Hopper; see hopper_gemm_cuda.py, which compiles this with
 //   FORM         what becomes of the sums: PLAIN, WIDE (float32), RESIDUAL (added to what is in
 //                `out`), SILU or GELU: act(x G^T) * (x U^T), where W is G and U one above the other,
-//                ROPE: queries, keys and values; the first go to `out`, the others to the pool,
-//                the first two rotated
+//                ROPE: rotated queries into `out`, rotated keys and values into the pool
 //   DIM          of a head, for ROPE
 //   COUNT        sums of squares that a row of x is still to be scaled by; 0 for none
 //   BLOCK        columns of a sum of squares of what is written; 0 for none
@@ -64,8 +63,7 @@ DEVICE int weight_row(int column, int p, int outs) {
 // Which tile of x and of the weight are a cluster's: all weights for a band of rows at a time.
 // Where the rows end, a tile begins earlier instead of reading on, and what few rows leave free of
 // a tile is left as it is: rows that are not there take the copy engine longer than others.
-DEVICE Tile tile_of(int group, int groups_of_rows, int groups_of_columns,
-                                        int m, int rows) {
+DEVICE Tile tile_of(int group, int groups_of_rows, int groups_of_columns, int m, int rows) {
   const int band = group / (BAND * groups_of_columns) * BAND;
   const int here = min(BAND, groups_of_rows - band), in = group - band * groups_of_columns;
   const int row = ((band + in % here) * CM + m) * ROWS;

@@ -67,7 +67,7 @@ FLASHINFER_IMPLEMENTATIONS: dict[str, str] = {
 
 # Forms that are taken only where kernels="cuda" is asked for.
 CUDA_IMPLEMENTATIONS: dict[str, str] = {
-    "rope_linear": "sglc.kernels.rope_linear_triton:rope_linear_cuda",
+    "rope_linear": "sglc.kernels.rope_linear_cuda:rope_linear_cuda",
 }
 
 # Operations whose result for a row must not depend on the rows beside it, where others' may.
@@ -179,7 +179,7 @@ def resolve_device(choice: str, fixed: bool = False) -> DeviceKernels:
     if choice not in DEVICE_CHOICES:
         raise ModelError("SGLC504", f"unknown kernels {choice!r}",
                          fixes=('use "auto", "torch", "triton", "cuda" or "flashinfer"',))
-    needs = {"cuda": "triton"}.get(choice, choice)
+    needs = "triton" if choice == "cuda" else choice
     if needs in ("triton", "flashinfer") and find_spec(needs) is None:
         raise ModelError("SGLC504", f"the package {needs} is not installed",
                          fixes=('use "auto", or install it',))

@@ -14,7 +14,7 @@ from sglc.kernels import (
     fixed_linear_triton,
     fused_linear_triton,
     hopper_gemm_cuda,
-    rope_linear_triton,
+    rope_linear_cuda,
 )
 from sglc.kernels.cuda_program import CudaKernel
 from sglc.kernels.fixed_linear_triton import add_linear_fixed, fixed_linear
@@ -277,7 +277,7 @@ def test_rotated_on_the_cpu(form: HopperGemmForm, config: HopperGemmConfig, head
 def test_sums_without_a_norm_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     gemm_on_cpu(monkeypatch)
     monkeypatch.setattr(hopper_gemm_cuda, "_processors", lambda device: 6)
-    monkeypatch.setattr(rope_linear_triton, "takes", lambda *_: True)
+    monkeypatch.setattr(rope_linear_cuda, "takes", lambda *_: True)
     torch.manual_seed(0)
     x = torch.randn(20, 64).bfloat16()
     weight = (torch.randn(4 * 64, 64) / 8).bfloat16()
@@ -285,8 +285,8 @@ def test_sums_without_a_norm_are_not_used(monkeypatch: pytest.MonkeyPatch) -> No
     table = rope_table(rope_frequencies(64, 1e4), 32)
     where = torch.arange(20)
     pools = torch.zeros(2, 20, 2, 1, 64).bfloat16()
-    found = rope_linear_triton.rope_linear_cuda(given, pack_triton(weight), None, 1e-5, where,
-                                                where, table, pools[0])
+    found = rope_linear_cuda.rope_linear_cuda(given, pack_triton(weight), None, 1e-5, where, where,
+                                              table, pools[0])
     exact = rope_linear_torch(given, weight, None, 1e-5, where, where, table, pools[1])
     close(found, exact.float(), torch.bfloat16, 2)
     close(pools[0], pools[1].float(), torch.bfloat16, 2)

@@ -15,7 +15,7 @@ from sglc.kernels import (
     fused_linear_triton,
     hopper_attention_cuda,
     hopper_gemm_cuda,
-    rope_linear_triton,
+    rope_linear_cuda,
 )
 from sglc.runtime.cuda.load import load_device_runner
 from sglc.runtime.model_runner import load_runner
@@ -41,7 +41,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, int, bool]]:
         def takes(x: torch.Tensor, weight: torch.Tensor, out_dtype: Any = None) -> bool:
             return x.dtype is torch.float16 and len(weight) % 16 == 0
 
-        for module in (fused_linear_triton, fixed_linear_triton, rope_linear_triton):
+        for module in (fused_linear_triton, fixed_linear_triton, rope_linear_cuda):
             monkeypatch.setattr(module, "takes", takes)
     elif torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("no GPU of compute capability 9.0")
